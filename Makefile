@@ -1,0 +1,55 @@
+# Everything a newcomer types: make demo, make test. Needs Python 3.11 to 3.13 and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The same switches for whoever calls make: no tool reports home (README, "Telemetry").
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo test test-slow test-real-data lint format lock ui clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: .venv/ready  ## the environment, from the hashed lock
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v < (3, 14); sys.exit(None if ok else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}. Say which one: make PYTHON=python3.12 setup")'
+	@$(PYTHON) -c 'import ensurepip' || { echo 'Python has no ensurepip: install it (Debian, Ubuntu: apt install python3-venv)'; exit 1; }
+	@echo "Installing into .venv (some GB, mostly torch; once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+demo: .venv/ready  ## train, evaluate and register two models of handwritten digits
+	@dvc repro
+	@pixelcnn results --next-steps
+
+test: .venv/ready  ## the tests, without a GPU or a network
+	@ruff check . && ruff format --check . && mypy && lint-imports
+	@python -m pytest -m "not slow and not real_data and not gpu"
+
+test-slow: .venv/ready  ## the tests that take minutes
+	@python -m pytest -m slow
+
+test-real-data: .venv/ready  ## the tests that read CIFAR-10 and ImageNet archives (PIXELCNN_ARCHIVES=folder)
+	@python -m pytest -m real_data
+
+lint: .venv/ready  ## what pre-commit runs
+	@ruff check . && ruff format --check . && mypy && lint-imports
+
+format: .venv/ready  ## ruff's fixes and format
+	@ruff check --fix . ; ruff format .
+
+ui: .venv/ready  ## MLflow's pages on http://127.0.0.1:5000
+	@mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+lock: .venv/ready  ## resolve pyproject.toml anew into requirements.lock
+	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-annotate --quiet \
+	  --python-version 3.11 --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:  ## forget the environment (data, models and runs stay)
+	rm -rf .venv
