@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]  # names stages, folders and registry entries
 Count = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T", bound=BaseModel)
 
@@ -35,7 +36,7 @@ class Preprocess(Section):
     """How a data set's images become Parquet shards and splits."""
 
     validation_fraction: Fraction  # of the training images, chosen by a hash of seed and pixels
-    seed: int
+    seed: Seed
     images_per_shard: Count
 
 
@@ -71,15 +72,22 @@ class GatedPixelCNN(Section):
 Model = GatedPixelCNN  # the next architecture makes this Annotated[A | B, Field(discriminator="name")]
 
 
+class ModelFile(Section):
+    """The `model` part of a saved model's config.json."""
+
+    model: Model
+
+
 class Train(Section):
     """One run's training: whatever changes the weights."""
 
-    seed: int
+    seed: Seed
     steps: Count
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0)]  # peak; linear warm-up, then a cosine to zero at `steps`
     warmup_steps: Annotated[int, Field(ge=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    adam_betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    weight_decay: Annotated[float, Field(ge=0)]  # of kernels, not of biases
     gradient_clip: Annotated[float, Field(gt=0)]  # global norm
     ema_decay: Fraction
     flips: bool  # mirror every other training image, left to right
@@ -116,7 +124,7 @@ class Evaluate(Section):
     batch_size: Count
     num_train_images: Count  # for the paper's "test (train)"
     samples_per_class: Count  # columns of the sample grid; a row per class, or as many rows as columns
-    seed: int
+    seed: Seed
     temperature: Annotated[float, Field(gt=0)]
 
 

@@ -1,0 +1,51 @@
+"""Progress of long work on stderr: a bar where somebody watches, a line per tenth where a log is written."""
+
+import sys
+from types import TracebackType
+from typing import Protocol, Self
+
+from tqdm import tqdm
+
+
+class Progress(Protocol):
+    """A context manager that is told how much more has been done."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def update(self, n: int) -> object: ...
+
+
+def progress(title: str, total: int, unit: str) -> Progress:
+    """The progress of `total` units (such as "B" or "images") of work called `title`."""
+    if sys.stderr.isatty():
+        bar: Progress = tqdm(desc=title, total=total, unit=unit, unit_scale=True)
+        return bar
+    return _Lines(title, total, unit)
+
+
+class _Lines:
+    """A line for each tenth, because carriage returns make one endless line of a log, and one for the end."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = self.tenths = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._say("ended early at" if kind else "done:")
+
+    def update(self, n: int) -> None:
+        self.done += n
+        tenths = min(10 * self.done // max(self.total, 1), 10)
+        if self.tenths < tenths < 10:
+            self._say(f"{10 * tenths}%,")
+        self.tenths = tenths
+
+    def _say(self, how_far: str) -> None:
+        print(f"{self.title}: {how_far} {self.done:,} {self.unit}", file=sys.stderr, flush=True)

@@ -1,0 +1,247 @@
+"""The NLL tables: what this project measured, beside what was published on the same images. No torch here.
+
+Numbers share a column only where the images are the same: the two releases of small ImageNet (van den Oord et al. 2016,
+Chrabaszcz et al. 2017) differ by about 0.25 bits/dim for one and the same model, more than most papers differ.
+"""
+
+import json
+import math
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from pixelcnn import config
+from pixelcnn.published import PublishedRow, published
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("model", "test, bits/dim", "±", "train, bits/dim", "test images", "parameters", "training cost", "source")
+TERMINAL_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. `source` is the paper of a published row, and the command that makes one of ours."""
+
+    model: str
+    ours: bool
+    test: float  # bits/dim
+    bound: bool  # the exact value is at most `test`
+    standard_error: float | None  # of the mean over the test images
+    train: float | None
+    num_images: int | None
+    parameters: int | None
+    cost: str
+    source: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One data set's rows, the best first; `remark` says why none is published, if none is."""
+
+    name: str  # in params.yaml
+    card: dict[str, Any]  # reports/preprocess/NAME.json
+    rows: list[Row]
+    remark: str
+
+
+def tables(reports: Path, params: config.Params) -> list[Table]:
+    """A table per data set of params.yaml, from the JSON files under `reports`.
+
+    Raises ValueError where a file is missing or no JSON, with its name and the stage that makes it.
+    """
+    return [_table(reports, params, name) for name in params.datasets]
+
+
+def read(reports: Path, stage: str, name: str) -> dict[str, Any]:
+    """What `stage` reported on `name`: reports/STAGE/NAME.json."""
+    path = reports / stage / f"{name}.json"
+    advice = f"run `dvc repro {stage}@{name}`"
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; {advice}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); {advice}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object; {advice}")
+    return content
+
+
+def _table(reports: Path, params: config.Params, name: str) -> Table:
+    card = read(reports, "preprocess", name)
+    rows = _baseline_rows(read(reports, "baseline", name), card, name)
+    rows += [_run_row(reports, key, run, card) for key, run in params.runs.items() if run.dataset == name]
+    if not card["comparable"]:
+        return Table(name, card, _sorted(rows), f"No published row stands here: {card['comparable_reason']}")
+    others = [_published_row(row) for row in published(card["source"])]
+    return Table(name, card, _sorted(rows + others), "" if others else f"No row is published on {card['source']}.")
+
+
+def _sorted(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row.test)
+
+
+def _published_row(row: PublishedRow) -> Row:
+    return Row(
+        model=row.model,
+        ours=False,
+        test=row.test,
+        bound=row.bound,
+        standard_error=None,
+        train=row.train,
+        num_images=None,
+        parameters=row.parameters,
+        cost=row.cost,
+        source=row.reference,
+        note=row.note,
+    )
+
+
+def _baseline_rows(report: dict[str, Any], card: dict[str, Any], name: str) -> list[Row]:
+    dims = math.prod(card["shape"])
+    return [
+        _measured("Uniform, measured", report["uniform"], 0, "", f"dvc repro baseline@{name}", ""),
+        _measured(
+            "Multivariate Gaussian, measured",
+            report["gaussian"],
+            dims + dims * (dims + 1) // 2,
+            "",
+            f"dvc repro baseline@{name}",
+            "full covariance, the expectation over the dequantisation noise",
+        ),
+    ]
+
+
+def _run_row(reports: Path, name: str, run: config.Run, card: dict[str, Any]) -> Row:
+    train, evaluate = read(reports, "train", name), read(reports, "evaluate", name)
+    return _measured(
+        run.description, evaluate, train["num_parameters"], cost(train), f"dvc repro evaluate@{name}", _note(run, card)
+    )
+
+
+def _measured(
+    model: str, report: dict[str, Any], parameters: int, training_cost: str, command: str, note: str
+) -> Row:
+    test = report["test"]
+    return Row(
+        model=model,
+        ours=True,
+        test=test["bits_per_dim"],
+        bound=False,
+        standard_error=test["standard_error"],
+        train=report["train"]["bits_per_dim"] if "train" in report else None,
+        num_images=test["num_images"],
+        parameters=parameters,
+        cost=training_cost,
+        source=command,
+        note=note,
+    )
+
+
+def _note(run: config.Run, card: dict[str, Any]) -> str:
+    """I(x; label) <= log2(number of labels): how far p(x | label) may lie below p(x) for that reason alone."""
+    if run.model.condition != "label":
+        return ""
+    saving = math.log2(len(card["classes"])) / math.prod(card["shape"])
+    return f"of p(x | label); a label can save at most {saving:.2g} bits/dim"
+
+
+def cost(train: dict[str, Any]) -> str:
+    """What a training took, from reports/train/RUN.json: time and hardware, images seen, floating-point operations."""
+    flop = train["flops_per_image"] * train["images_seen"]
+    return (
+        f"{duration(train['seconds'])}, {train['hardware']}; {si(train['images_seen'])} images; {si(flop, 'FLOP')}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them, to two digits or more."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def si(value: float, unit: str = "") -> str:
+    """Three digits and a prefix: 15.3 M, 410 TFLOP."""
+    for exponent, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 0.9995 * 10**exponent:
+            return f"{value / 10**exponent:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text, in the order of COLUMNS; published numbers keep the two digits they were published with."""
+    digits = 3 if row.ours else 2
+    return (
+        row.model,
+        f"{'≤ ' if row.bound else ''}{row.test:.{digits}f}",
+        "" if row.standard_error is None else f"{row.standard_error:.3f}",
+        "" if row.train is None else f"{row.train:.{digits}f}",
+        "" if row.num_images is None else f"{row.num_images:,}",
+        "" if row.parameters is None else si(row.parameters),
+        row.cost,
+        row.source,
+    )
+
+
+def frame(table: Table) -> "pd.DataFrame":
+    """The table with its numbers as numbers: a line per row, the columns of Row."""
+    import pandas as pd  # takes a second, which `summary` need not wait for
+
+    return pd.DataFrame(table.rows).astype({"num_images": "Int64", "parameters": "Int64"})
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, our rows in bold, notes beside the sources."""
+    lines = []
+    for row in table.rows:
+        model, *numbers, source = (cell.replace("|", r"\|") for cell in cells(row))
+        source = f"`{source}`" if row.ours else source
+        note = f"; {row.note}" if row.note else ""
+        lines.append([f"**{model}**" if row.ours else model, *numbers, source + note.replace("|", r"\|")])
+    align = ("left", *["right"] * 5, "left", "left")
+    text = tabulate(lines, headers=COLUMNS, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return f"# {table.card['title']}\n\n{table.remark}\n\n{text}\n\n{FOOTNOTE}\n".replace("\n\n\n", "\n")
+
+
+FOOTNOTE = (
+    "Bits per dimension are nats / (D ln 2), the mean over the test images; ± is its standard error. "
+    "Bold rows were measured here. ≤ marks an upper bound."
+)
+
+
+def summary(reports: Path, params: config.Params) -> str:
+    """The tables for a terminal of 100 columns, then where the sample grids and the page lie."""
+    parts = [_terminal(table) for table in tables(reports, params)]
+    grids = [f"  {reports / 'evaluate' / name}.png" for name in params.runs]
+    return "\n\n".join([*parts, "\n".join(["Samples", *grids]), f"Page\n  {reports / 'report' / 'index.html'}"])
+
+
+def _terminal(table: Table) -> str:
+    num_images = table.card["splits"]["test"]["num_images"]
+    title = f"{table.card['title']}: bits/dim of {num_images:,} test images; lower is better, > is ours"
+    lines = [_terminal_line(row) for row in table.rows]
+    align = ("left", "left", *["right"] * 4, "left")
+    headers = ("", "model", "test", "±", "train", "parameters", "source")
+    text = tabulate(lines, headers=headers, tablefmt="plain", colalign=align, disable_numparse=True)
+    remark = textwrap.wrap(table.remark, TERMINAL_WIDTH - 2)
+    return "\n".join([title, "", *text.splitlines(), *([""] if remark else []), *remark])
+
+
+def _terminal_line(row: Row) -> list[str]:
+    model, test, error, train, _, parameters, _, source = cells(row)
+    pad = "" if row.ours else " "  # two digits stand under the first two of three
+    source = source.removeprefix("dvc repro ").split(", arXiv")[0]
+    marker = ">" if row.ours else ""
+    return [marker, _short(model, 33), test + pad, error, train + pad * bool(train), parameters, _short(source, 30)]
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,65 @@
+"""baseline NAME: what no network is needed for, on the splits that the networks are measured on."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixelcnn import baselines, config
+from pixelcnn.data import datasets
+from pixelcnn.likelihood import bits_per_dim
+from pixelcnn.stages import run
+
+Measure = dict[str, float | int]
+
+
+def measure(train: Tensor, test: Tensor, levels: int) -> dict[str, dict[str, Measure]]:
+    """Bits per dimension of both baselines on uint8 images (N, C, H, W); the Gaussian is fitted to all of `train`."""
+    uniform = baselines.uniform_bits_per_dim(levels)
+    gaussian = baselines.fit_gaussian(train)
+    return {
+        "uniform": {"test": {"bits_per_dim": uniform, "standard_error": 0.0, "num_images": len(test)}},
+        "gaussian": {
+            name: _mean(baselines.gaussian_nll(gaussian, images), images[0].numel())
+            for name, images in (("test", test), ("train", train))
+        },
+    }
+
+
+def spread(images: Tensor, limit: int) -> Tensor:
+    """At most `limit` images, evenly spaced over the split: publishers may sort what they publish."""
+    count = min(limit, len(images))
+    return images[torch.arange(count) * len(images) // count]
+
+
+def _mean(nats: Tensor, dims: int) -> Measure:
+    standard_error = nats.std().item() / math.sqrt(len(nats))
+    return {
+        "bits_per_dim": float(bits_per_dim(nats.mean().item(), dims)),
+        "standard_error": float(bits_per_dim(standard_error, dims)),
+        "num_images": len(nats),
+    }
+
+
+def main() -> None:
+    """`python -m pixelcnn.stages.baseline NAME --data FOLDER --out FILE`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="an entry of `datasets` in params.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="the prepared data set")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    arguments = parser.parse_args()
+    params = config.load(Path("params.yaml"))
+    if arguments.name not in params.datasets:
+        raise ValueError(f"{arguments.name!r} is not one of params.yaml's datasets: {', '.join(params.datasets)}")
+    train = spread(datasets.read_split(arguments.data, "train").images, params.baseline.max_train_images)
+    test = datasets.read_split(arguments.data, "test").images
+    result = measure(train, test, datasets.read_card(arguments.data).levels)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

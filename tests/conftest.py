@@ -1,0 +1,39 @@
+"""What several test files need: small models on small images, float64, with a fixed seed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from pixelcnn import config
+from pixelcnn.model import Data, Model, build
+
+Build = Callable[..., Model]
+
+
+@pytest.fixture
+def small_model() -> Build:
+    """A float64 model in evaluation mode: small_model(data_channels, condition="none", height=5, width=8, ...sizes)."""
+
+    def make(data_channels: int, condition: str = "none", height: int = 5, width: int = 8, **changed: object) -> Model:
+        sizes = {"num_layers": 2, "hidden_channels": 12, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 12}
+        section = {"name": "gated_pixelcnn", "condition": condition, "dropout": 0.0} | sizes | changed
+        classes = ("cat", "dog", "emu") if condition == "label" else ()
+        data = Data("noise", (data_channels, height, width), 4, classes, "0" * 64, "1" * 64)
+        torch.manual_seed(0)
+        model = build(config.GatedPixelCNN.model_validate(section), data)
+        model.network.double().eval()
+        return model
+
+    return make
+
+
+def images(model: Model, num: int, seed: int = 0) -> torch.Tensor:
+    """Random integer images (num, C, H, W) of the model's shape and levels."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, model.data.levels, (num, *model.shape), generator=generator, dtype=torch.uint8)
+
+
+def labels(model: Model, num: int) -> torch.Tensor | None:
+    """A label for each image, for models that want one."""
+    return None if model.config.condition == "none" else torch.arange(num) % len(model.data.classes)
