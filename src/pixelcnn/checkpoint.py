@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def save(folder: Path, model: Model, weights: dict[str, Tensor]) -> str:
-    """Write a model with these weights into a folder; the sha256 of the weights' file, which is the model's identity."""
+    """Write a model with these weights into a folder; returns the sha256 of the weights' file, the model's identity."""
     content = save_safetensors({name: w.contiguous() for name, w in weights.items()})
     sha256 = hashlib.sha256(content).hexdigest()
     description = {"model": model.config.model_dump(), "data": asdict(model.data), "weights_sha256": sha256}

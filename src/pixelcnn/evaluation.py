@@ -24,9 +24,7 @@ class Score:
     num_images: int
 
 
-def nll(
-    model: Model, split: Split, batch_size: int, on_batch: Callable[[int], None] = lambda _: None
-) -> Tensor:
+def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], None] = lambda _: None) -> Tensor:
     """-log p in nats of each image of a split, (N,) float64 on the CPU. Calls on_batch with the images done so far.
 
     The network is in evaluation mode meanwhile (no dropout) and is given back as it was.

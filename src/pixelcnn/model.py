@@ -27,14 +27,13 @@ class Data:
     shape: tuple[int, int, int]  # C, H, W
     levels: int
     classes: tuple[str, ...]
-    train_fingerprint: str
-    test_fingerprint: str
+    fingerprints: dict[str, str]  # of the pixels of each split
 
     @classmethod
     def of(cls, card: Card) -> "Data":
         channels, height, width = card.shape
-        fingerprints = card.splits["train"].fingerprint, card.splits["test"].fingerprint
-        return cls(card.dataset, (channels, height, width), card.levels, tuple(card.classes), *fingerprints)
+        fingerprints: dict[str, str] = {name: split.fingerprint for name, split in card.splits.items()}
+        return cls(card.dataset, (channels, height, width), card.levels, tuple(card.classes), fingerprints)
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,7 @@ class Model:
         """What this model is conditioned on, for every image of a split; None for an unconditional model."""
         if self.config.condition == "none":
             return None
-        if split.labels is None:
-            raise ValueError(f"model.condition: 'label' needs labels, but {self.data.dataset} has none; 'none' would do")
+        assert split.labels is not None, "build refuses a class-conditional model of unlabelled data"
         return split.labels
 
 
@@ -84,7 +82,5 @@ def build(section: config.Model, data: Data) -> Model:
         raise ValueError(f"model.condition: 'label' needs labels, but {data.dataset} has none; 'none' would do")
     sizes = section.model_dump(exclude={"name", "condition"})
     condition = CONDITIONS[section.condition](data.classes)
-    network = ARCHITECTURES[section.name](
-        data_channels=data.shape[0], levels=data.levels, condition=condition, **sizes
-    )
+    network = ARCHITECTURES[section.name](data_channels=data.shape[0], levels=data.levels, condition=condition, **sizes)
     return Model(network, Categorical(data.levels), section, data)

@@ -60,31 +60,38 @@ def tables(reports: Path, params: config.Params) -> list[Table]:
 
 def read(reports: Path, stage: str, name: str) -> dict[str, Any]:
     """What `stage` reported on `name`: reports/STAGE/NAME.json."""
-    path = reports / stage / f"{name}.json"
-    advice = f"run `dvc repro {stage}@{name}`"
+    path = made(reports, stage, f"{name}.json")
     try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; {advice}") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); {advice}") from None
+        raise ValueError(f"{path}: not JSON ({error}); run `dvc repro --force {stage}@{name}`") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object; {advice}")
+        raise ValueError(f"{path}: not a JSON object; run `dvc repro --force {stage}@{name}`")
     return content
+
+
+def made(reports: Path, stage: str, file: str) -> Path:
+    """The path of a file that `stage` makes, reports/STAGE/FILE, or a ValueError that says how to make it."""
+    path = reports / stage / file
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; run `dvc repro {stage}@{path.stem}`")
+    return path
 
 
 def _table(reports: Path, params: config.Params, name: str) -> Table:
     card = read(reports, "preprocess", name)
-    rows = _baseline_rows(read(reports, "baseline", name), card, name)
+    rows = _baseline_rows(read(reports, "baseline", name), name)
     rows += [_run_row(reports, key, run, card) for key, run in params.runs.items() if run.dataset == name]
+    others, remark = _others(card)
+    return Table(name, card, sorted(rows + others, key=lambda row: row.test), remark)
+
+
+def _others(card: dict[str, Any]) -> tuple[list[Row], str]:
+    """The published rows that may stand beside ours, or none and why."""
     if not card["comparable"]:
-        return Table(name, card, _sorted(rows), f"No published row stands here: {card['comparable_reason']}")
-    others = [_published_row(row) for row in published(card["source"])]
-    return Table(name, card, _sorted(rows + others), "" if others else f"No row is published on {card['source']}.")
-
-
-def _sorted(rows: list[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: row.test)
+        return [], f"Not comparable, so no published row stands here: {card['comparable_reason']}."
+    rows = [_published_row(row) for row in published(card["source"])]
+    return rows, "" if rows else "Nothing is published on these images: all rows were measured here."
 
 
 def _published_row(row: PublishedRow) -> Row:
@@ -103,18 +110,13 @@ def _published_row(row: PublishedRow) -> Row:
     )
 
 
-def _baseline_rows(report: dict[str, Any], card: dict[str, Any], name: str) -> list[Row]:
-    dims = math.prod(card["shape"])
+def _baseline_rows(report: dict[str, Any], name: str) -> list[Row]:
+    command = f"dvc repro baseline@{name}"
+    note = "full covariance, the expectation over the dequantisation noise"
+    gaussian = report["gaussian"]
     return [
-        _measured("Uniform, measured", report["uniform"], 0, "", f"dvc repro baseline@{name}", ""),
-        _measured(
-            "Multivariate Gaussian, measured",
-            report["gaussian"],
-            dims + dims * (dims + 1) // 2,
-            "",
-            f"dvc repro baseline@{name}",
-            "full covariance, the expectation over the dequantisation noise",
-        ),
+        _measured("Uniform, measured", report["uniform"], 0, "", command, ""),
+        _measured("Multivariate Gaussian, measured", gaussian, gaussian["num_parameters"], "", command, note),
     ]
 
 
@@ -125,9 +127,7 @@ def _run_row(reports: Path, name: str, run: config.Run, card: dict[str, Any]) ->
     )
 
 
-def _measured(
-    model: str, report: dict[str, Any], parameters: int, training_cost: str, command: str, note: str
-) -> Row:
+def _measured(model: str, report: dict[str, Any], parameters: int, training_cost: str, command: str, note: str) -> Row:
     test = report["test"]
     return Row(
         model=model,
@@ -155,9 +155,7 @@ def _note(run: config.Run, card: dict[str, Any]) -> str:
 def cost(train: dict[str, Any]) -> str:
     """What a training took, from reports/train/RUN.json: time and hardware, images seen, floating-point operations."""
     flop = train["flops_per_image"] * train["images_seen"]
-    return (
-        f"{duration(train['seconds'])}, {train['hardware']}; {si(train['images_seen'])} images; {si(flop, 'FLOP')}"
-    )
+    return f"{duration(train['seconds'])}, {train['hardware']}; {si(train['images_seen'])} images; {si(flop, 'FLOP')}"
 
 
 def duration(seconds: float) -> str:
@@ -220,8 +218,13 @@ FOOTNOTE = (
 def summary(reports: Path, params: config.Params) -> str:
     """The tables for a terminal of 100 columns, then where the sample grids and the page lie."""
     parts = [_terminal(table) for table in tables(reports, params)]
-    grids = [f"  {reports / 'evaluate' / name}.png" for name in params.runs]
-    return "\n\n".join([*parts, "\n".join(["Samples", *grids]), f"Page\n  {reports / 'report' / 'index.html'}"])
+    grids = [_place(reports / "evaluate" / f"{name}.png", f"evaluate@{name}") for name in params.runs]
+    page = _place(reports / "report" / "index.html", "report")
+    return "\n\n".join([*parts, "\n".join(["Samples", *grids]), f"Page\n{page}"])
+
+
+def _place(path: Path, stage: str) -> str:
+    return f"  {path}" if path.is_file() else f"  {path} (missing; run `dvc repro {stage}`)"
 
 
 def _terminal(table: Table) -> str:
@@ -229,7 +232,7 @@ def _terminal(table: Table) -> str:
     title = f"{table.card['title']}: bits/dim of {num_images:,} test images; lower is better, > is ours"
     lines = [_terminal_line(row) for row in table.rows]
     align = ("left", "left", *["right"] * 4, "left")
-    headers = ("", "model", "test", "±", "train", "parameters", "source")
+    headers = ("", "model", "test", "±", "train", "params", "run or paper")
     text = tabulate(lines, headers=headers, tablefmt="plain", colalign=align, disable_numparse=True)
     remark = textwrap.wrap(table.remark, TERMINAL_WIDTH - 2)
     return "\n".join([title, "", *text.splitlines(), *([""] if remark else []), *remark])
@@ -238,10 +241,12 @@ def _terminal(table: Table) -> str:
 def _terminal_line(row: Row) -> list[str]:
     model, test, error, train, _, parameters, _, source = cells(row)
     pad = "" if row.ours else " "  # two digits stand under the first two of three
-    source = source.removeprefix("dvc repro ").split(", arXiv")[0]
+    source = source.removeprefix("dvc repro ").removeprefix("evaluate@").split(", ")[0]
     marker = ">" if row.ours else ""
-    return [marker, _short(model, 33), test + pad, error, train + pad * bool(train), parameters, _short(source, 30)]
+    return [marker, _short(model, 33), test + pad, error, train + pad * bool(train), parameters, _short(source, 29)]
 
 
 def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    """Both ends of a text that is too long: names of runs often differ in their last letters."""
+    half = (width - 1) // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[-half:]}"

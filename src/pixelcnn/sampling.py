@@ -49,7 +49,7 @@ class FullStepper:
     def __init__(self, network: torch.nn.Module, x: Tensor, cond: Tensor | None):
         self.network, self.cond = network, cond
         self.image = torch.zeros_like(x)
-        self.shape = tuple(x.shape)  # type: ignore[assignment]
+        self.shape = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         self.row = self.column = 0
 
     def begin_row(self, i: int) -> None:

@@ -97,9 +97,7 @@ def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[str
     client = connect(dataset)
     experiment = client.get_experiment_by_name(dataset)
     assert experiment is not None
-    found = client.search_runs(
-        [experiment.experiment_id], f"tags.{WEIGHTS_TAG} = '{weights_sha256}'", max_results=1
-    )
+    found = client.search_runs([experiment.experiment_id], f"tags.{WEIGHTS_TAG} = '{weights_sha256}'", max_results=1)
     with mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=name) as run:
         if not found:
             mlflow.set_tags({WEIGHTS_TAG: weights_sha256, "adopted": "weights came from DVC, not from a training here"})

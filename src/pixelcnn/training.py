@@ -8,6 +8,7 @@ Nothing here waits for the device between two steps: losses stay there until som
 """
 
 import copy
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,18 +111,20 @@ class Batches:
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self.epoch:
-            self.order = torch.randperm(self.num_images, generator=_generator(self.seed, epoch))
+            self.order = torch.randperm(self.num_images, generator=_generator("order", self.seed, epoch))
             self.epoch = epoch
         return self.order
 
 
-def _generator(seed: int, count: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 2**32 + count)
+def _generator(purpose: str, seed: int, count: int) -> torch.Generator:
+    """A generator of its own for each purpose, seed and count; hashed, since torch's takes 32 bits and no more."""
+    digest = hashlib.sha256(f"{purpose} {seed} {count}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def flip(x: Tensor, seed: int, step: int) -> Tensor:
     """Each image of (B, C, H, W) mirrored left to right with probability one half, a function of (seed, step)."""
-    mirrored = torch.rand(len(x), generator=_generator(seed, step)) < 0.5
+    mirrored = torch.rand(len(x), generator=_generator("flip", seed, step)) < 0.5
     return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(3), x)
 
 

@@ -74,7 +74,9 @@ def _vdo2016(size: int, train: tuple[str, int], test: tuple[str, int]) -> Source
         classes=(),
         num_images={"train": 1_281_149, "test": 49_999},
         licence="ImageNet terms of access: non-commercial research and education",
-        citation="van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks. ICML 2016, arXiv:1601.06759",
+        citation=(
+            "van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks. ICML 2016, arXiv:1601.06759"
+        ),
         homepage="http://image-net.org/small/download.php",
         hint=(
             "image-net.org has not offered the 2016 release since 2021. Fetch the files by other means, for example "
@@ -97,8 +99,8 @@ def _box2017(size: int, *, train: tuple[tuple[Archive, ...], ...], test: tuple[t
         num_images={"train": 1_281_167, "test": 50_000},
         licence="ImageNet terms of access: non-commercial research and education",
         citation=(
-            "Chrabaszcz, Loshchilov, Hutter: A Downsampled Variant of ImageNet as an Alternative to the CIFAR datasets. "
-            "2017, arXiv:1707.08819"
+            "Chrabaszcz, Loshchilov, Hutter: A Downsampled Variant of ImageNet as an Alternative to the CIFAR "
+            "datasets. 2017, arXiv:1707.08819"
         ),
         homepage="https://image-net.org/download-images.php",
         hint=(
@@ -123,7 +125,10 @@ _DIGITS = Source(
     licence="CC BY 4.0",
     citation="Alpaydin, Kaynak: Optical Recognition of Handwritten Digits. UCI Machine Learning Repository, 1998",
     homepage="https://doi.org/10.24432/C50P49",
-    fingerprints={"train": "DIGITS_TRAIN", "test": "DIGITS_TEST"},
+    fingerprints={
+        "train": "9d1b22681138c8aba4da3dbadac7a68672fda710c9ed5d3d07c695d4a409118a",
+        "test": "47a98418d622fa54fc57c6f2da03c0f89bfd04c3913b115303ed3ec3d59ec243",
+    },
 )
 
 _CIFAR10_ARCHIVE = Archive(
@@ -144,7 +149,10 @@ _CIFAR10 = Source(
     licence="none stated by the publisher, who asks to cite the report",
     citation="Krizhevsky: Learning Multiple Layers of Features from Tiny Images. Technical report, 2009",
     homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
-    fingerprints={"train": "CIFAR_TRAIN", "test": "CIFAR_TEST"},
+    fingerprints={
+        "train": "06fc8dbf463c475e429d147a57ec92a1ca1dade45727a16da8100584b194757f",
+        "test": "f4de12d9c3c657a65b8a4f858daa79b4e23c0b0cf3b35ecf41bc88099c2d8db5",
+    },
     hint="mirror of the same file: origin: https://storage.googleapis.com/tensorflow/tf-keras-datasets",
 )
 

@@ -1,4 +1,4 @@
-"""One layer of the Gated PixelCNN: a vertical and a horizontal stack (arXiv:1606.05328, figure 2 and equations 2, 4, 5).
+"""One layer of the Gated PixelCNN: a vertical and a horizontal stack (arXiv:1606.05328, figure 2, equations 2, 4, 5).
 
 The vertical features at (i, j) know rows above i and nothing of row i; the horizontal ones also what lies left in row
 i, and of the pixel (i, j) the earlier colours. The step down by one row is taken once, by the first layer, whose
@@ -25,7 +25,14 @@ class GatedLayer(nn.Module):
     """Both stacks of one layer. `first`: the input is the image (mask A, no residual), otherwise features (mask B)."""
 
     def __init__(
-        self, inputs: int, hidden: int, data_channels: int, kernel_size: int, cond_channels: int, dropout: float, first: bool
+        self,
+        inputs: int,
+        hidden: int,
+        data_channels: int,
+        kernel_size: int,
+        cond_channels: int,
+        dropout: float,
+        first: bool,
     ):
         super().__init__()
         self.reach = kernel_size // 2

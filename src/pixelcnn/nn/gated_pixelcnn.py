@@ -17,7 +17,7 @@ from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
 
 
 class GatedPixelCNN(nn.Module):
-    """Images (B, C, H, W) uint8 of any size -> logits (B, L, C, H, W); entry (..., c, i, j) depends on what precedes it."""
+    """Images (B, C, H, W) uint8 of any size -> logits (B, L, C, H, W), each of what precedes its sub-pixel."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Stepper:
         return self.network.logits(h)[:, :, c, 0, 0]
 
     def feed(self, c: int, value: Tensor) -> None:
-        """Colour c of the current pixel is `value` (B,) integers. Features of the pixel never depend on its last colour."""
+        """Colour c of the current pixel is `value` (B,) integers."""
         self.left[0][:, c, 0, self.layers[0].reach + self.column] = self.network.scale(value)
 
 

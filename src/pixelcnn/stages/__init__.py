@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; what a user can mend is one clear message on stderr and exit code 2, without a traceback."""
+    """Run a stage's `main`; what a user can mend is a clear message on stderr and exit code 2, without a traceback."""
     try:
         main()
     except (ValueError, OSError, FloatingPointError) as error:

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +14,17 @@ from pixelcnn.data import datasets
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.stages import run
 
-Measure = dict[str, float | int]
 
-
-def measure(train: Tensor, test: Tensor, levels: int) -> dict[str, dict[str, Measure]]:
+def measure(train: Tensor, test: Tensor, levels: int) -> dict[str, dict[str, Any]]:
     """Bits per dimension of both baselines on uint8 images (N, C, H, W); the Gaussian is fitted to all of `train`."""
     uniform = baselines.uniform_bits_per_dim(levels)
-    gaussian = baselines.fit_gaussian(train)
+    gaussian, dims = baselines.fit_gaussian(train), train[0].numel()
     return {
         "uniform": {"test": {"bits_per_dim": uniform, "standard_error": 0.0, "num_images": len(test)}},
         "gaussian": {
-            name: _mean(baselines.gaussian_nll(gaussian, images), images[0].numel())
-            for name, images in (("test", test), ("train", train))
+            "test": _mean(baselines.gaussian_nll(gaussian, test), dims),
+            "train": _mean(baselines.gaussian_nll(gaussian, train), dims),
+            "num_parameters": baselines.num_gaussian_parameters(dims),
         },
     }
 
@@ -35,7 +35,7 @@ def spread(images: Tensor, limit: int) -> Tensor:
     return images[torch.arange(count) * len(images) // count]
 
 
-def _mean(nats: Tensor, dims: int) -> Measure:
+def _mean(nats: Tensor, dims: int) -> dict[str, float | int]:
     standard_error = nats.std().item() / math.sqrt(len(nats))
     return {
         "bits_per_dim": float(bits_per_dim(nats.mean().item(), dims)),
@@ -58,7 +58,7 @@ def main() -> None:
     test = datasets.read_split(arguments.data, "test").images
     result = measure(train, test, datasets.read_card(arguments.data).levels)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

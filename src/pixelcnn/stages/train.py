@@ -33,7 +33,7 @@ from pixelcnn.stages import run
 from pixelcnn.training import Step, Training, finite_mean, has_bfloat16, train
 
 CHECKPOINTS = Path("checkpoints")
-COLUMNS = "step images_seen seconds learning_rate train_bits_per_dim validation_bits_per_dim".split()
+COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_dim", "validation_bits_per_dim"]
 
 
 def main() -> None:
@@ -169,7 +169,7 @@ def _signals(journal: Journal) -> Iterator[None]:
         journal.stop_signal = number
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {int(number): signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -1,0 +1,257 @@
+"""Readers of the publishers' archives: streams of (name, image, label) that refuse whatever the format does not hold.
+
+Nothing is extracted to disk and no pickle is executed. A ValueError names the archive, the member and what is wrong.
+Shape letters: C channels, H rows, W columns. An image is uint8 (C, H, W), or the bytes of a PNG file of that size,
+which `decode_png` turns into one: decoding is slow, so the caller may spread it over processes.
+"""
+
+import gzip
+import io
+import math
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelcnn.data.pickles import load_batch
+from pixelcnn.data.sources import Archive, Layout, PublishedSplit, Source
+
+Image = npt.NDArray[np.uint8]
+Item = tuple[str, bytes | Image, int | None]
+
+CIFAR10_BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
+IMAGENET_BATCHES = {"train": tuple(f"train_data_batch_{k}" for k in range(1, 11)), "test": ("val_data",)}
+TAR_BLOCK = 512  # bytes
+
+
+def read_images(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Every image of the publisher's `split`, in the archives' order, as (name, image or PNG bytes, label or None).
+
+    The name says archive, member and row. Labels count from 0. Raises ValueError for whatever is missing or damaged.
+    """
+    yield from _READERS[source.layout](source, folder, split)
+
+
+def decode_png(png: bytes, shape: tuple[int, int, int], name: str) -> Image:
+    """The pixels (C, H, W) of an 8-bit RGB (or, for C = 1, grey) PNG of just that size; ValueError with `name`."""
+    from PIL import Image as Pillow
+
+    channels, height, width = shape
+    expected = ("PNG", {1: "L", 3: "RGB"}[channels], (width, height))
+    with _refusing(name, "is not a readable PNG"), Pillow.open(io.BytesIO(png), formats=["PNG"]) as picture:
+        found = (picture.format, picture.mode, picture.size)  # the header alone: no pixel is unpacked yet
+        pixels = np.asarray(picture) if found == expected else None
+    if pixels is None:
+        raise ValueError(f"{name}: is {_looks(*found)}, expected {_looks(*expected)}")
+    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+
+
+def _looks(kind: str | None, mode: str, size: tuple[int, int]) -> str:
+    return f"a {kind} image of mode {mode} and {size[0]}x{size[1]} pixels"
+
+
+# The four layouts
+
+
+def _digits(source: Source, _folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """scikit-learn's digits in its own order; the last ones, by other writers for the most part, are the test split."""
+    from sklearn.datasets import load_digits
+
+    data, labels = load_digits(return_X_y=True)
+    end = source.num_images["train"]
+    rows = slice(None, end) if split == "train" else slice(end, None)
+    yield from _rows(source, f"digits: {split}", data[rows].astype(np.uint8), labels[rows])
+
+
+def _cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Batches of planar rows, Python 2 pickles in a tar.gz."""
+    batches = CIFAR10_BATCHES[split]
+    limit = _batch_limit(source, split, len(batches))
+    yield from _batches(source, source.files_in(folder, split), folder, batches, _tar_members, limit)
+
+
+def _downsampled_imagenet(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Batches of planar rows, pickles or npz files in zips. A batch of some 128,000 images is in memory at a time."""
+    batches = IMAGENET_BATCHES[split]
+    limit = _batch_limit(source, split, len(batches))
+    yield from _batches(source, source.files_in(folder, split), folder, batches, _zip_members, limit)
+
+
+def _numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """PNG files in a tar, without labels."""
+    limit = 2 * math.prod(source.shape) + 2**16  # noise does not compress; the rest is metadata
+    for archive in source.files_in(folder, split):
+        path = folder / archive.file
+        for name, stream in _tar_members(path, limit):
+            if name.endswith(".png"):
+                where = f"{path}: {name}"
+                with _refusing(where, "cannot be read"):
+                    png = stream.read()
+                yield where, png, None
+
+
+_READERS: dict[Layout, Callable[[Source, Path, PublishedSplit], Iterator[Item]]] = {
+    "digits": _digits,
+    "cifar10-python": _cifar10,
+    "numbered-png-tar": _numbered_pngs,
+    "downsampled-imagenet": _downsampled_imagenet,
+}
+
+
+# Batches: dictionaries with `data` (N, C*H*W) and `labels` (N)
+
+
+def _batch_limit(source: Source, split: PublishedSplit, num_batches: int) -> int:
+    """Bytes that no batch exceeds: an equal share of the split, 1,000 bytes a row for labels and names, and some."""
+    rows = math.ceil(source.num_images[split] / num_batches)
+    return rows * (math.prod(source.shape) + 1000) + 2**20
+
+
+def _batches(
+    source: Source,
+    archives: tuple[Archive, ...],
+    folder: Path,
+    wanted: tuple[str, ...],
+    members: Callable[[Path, int], Iterator[tuple[str, IO[bytes]]]],
+    limit: int,
+) -> Iterator[Item]:
+    """The rows of the `wanted` batches of `archives`, each of which must be there once."""
+    seen: set[str] = set()
+    for archive in archives:
+        path = folder / archive.file
+        for name, stream in members(path, limit):
+            batch, suffix = PurePosixPath(name).name.removesuffix(".npz"), PurePosixPath(name).suffix
+            if batch not in wanted:
+                continue
+            where = f"{path}: {name}"
+            if batch in seen:
+                raise ValueError(f"{where}: the batch {batch} is there twice")
+            seen.add(batch)
+            content = _read_npz(stream, where, limit) if suffix == ".npz" else _read_pickle(stream, where)
+            yield from _rows(source, where, content["data"], content["labels"])
+            del content  # before the next batch is read
+    if missing := [batch for batch in wanted if batch not in seen]:
+        paths = ", ".join(str(folder / archive.file) for archive in archives)
+        raise ValueError(f"{paths}: lacks {', '.join(missing)}")
+
+
+def _rows(source: Source, where: str, data: Any, labels: Any) -> Iterator[Item]:
+    """The images and labels of planar rows, once they are what the source says."""
+    width = math.prod(source.shape)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:
+        found = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise ValueError(f"{where}: data is {found}, expected uint8 of shape (N, {width})")
+    for row, (pixels, label) in enumerate(zip(data, _labels(source, where, labels, len(data)), strict=True)):
+        yield f"{where}[{row}]", pixels.reshape(source.shape), label
+
+
+def _labels(source: Source, where: str, labels: Any, num_rows: int) -> list[int]:
+    """The labels of a batch, counted from 0."""
+    first, last = source.first_label, source.first_label + len(source.classes) - 1
+    values = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    if not isinstance(values, list) or len(values) != num_rows:
+        found = f"{len(values):,}" if isinstance(values, list) else type(values).__name__
+        raise ValueError(f"{where}: labels: {found} for {num_rows:,} rows of data")
+    for row, label in enumerate(values):
+        if not isinstance(label, int) or not first <= label <= last:
+            raise ValueError(f"{where}[{row}]: label {label!r} is not one of {first} to {last}")
+    return [label - first for label in values]
+
+
+def _read_npz(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
+    with _refusing(where, "is not a readable npz file"):
+        content = io.BytesIO(stream.read())
+        with zipfile.ZipFile(content) as members:
+            sizes = {info.filename: info.file_size for info in members.infolist()}
+    for name, size in sizes.items():
+        _check_size(f"{where}: {name}", size, limit)
+    with _refusing(where, "is not a readable npz file"), np.load(content, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in ("data", "labels")}
+
+
+def _read_pickle(stream: IO[bytes], where: str) -> dict[str, Any]:
+    with _refusing(where, "is not a pickled batch"):
+        batch = load_batch(stream)
+        return {key: batch[key] for key in ("data", "labels")}
+
+
+# Members of tar and zip files, in their order, read in place
+
+
+def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+    """The plain files of a tar or tar.gz of at most `limit` bytes each; a stream is read before the next is asked for.
+
+    tarfile takes a torn archive for a whole one when it tears between two members, so its end mark is looked for.
+    """
+    opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
+    with opened as raw:
+        with _refusing(path, "is not a readable tar archive"):
+            tar = tarfile.open(fileobj=raw, mode="r:")  # noqa: SIM115 (nothing to close but `raw`)
+        while True:
+            with _refusing(path, "is damaged or truncated"):
+                member = tar.next()
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
+            if member is None:
+                break
+            _check_name(f"{path}: {member.name}", member.name)
+            if member.isdir():
+                continue
+            if not member.isreg():
+                raise ValueError(f"{path}: {member.name}: is a link or a device, expected a plain file")
+            _check_size(f"{path}: {member.name}", member.size, limit)
+            stream = tar.extractfile(member)
+            assert stream is not None
+            yield member.name, stream
+        with _refusing(path, "is damaged or truncated"):
+            end = raw.read(TAR_BLOCK)
+            raw.read(2**20)  # the padding: gzip compares its checksum at the very end
+        if end != bytes(TAR_BLOCK):
+            raise ValueError(f"{path}: is damaged or truncated: it lacks the mark that ends a tar archive")
+
+
+def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+    """The plain files of a zip of at most `limit` bytes each; zipfile yields no more than is declared."""
+    with _refusing(path, "is not a readable zip archive, or truncated"):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        for info in archive.infolist():
+            where = f"{path}: {info.filename}"
+            _check_name(where, info.filename)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ValueError(f"{where}: is a link or a device, expected a plain file")
+            if info.is_dir():
+                continue
+            _check_size(where, info.file_size, limit)
+            with _refusing(where, "cannot be read"):
+                stream = archive.open(info)
+            with stream:
+                yield info.filename, stream
+
+
+def _check_name(where: str, name: str) -> None:
+    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        raise ValueError(f"{where}: this name leads out of the archive; no publisher's file has one")
+
+
+def _check_size(where: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise ValueError(f"{where}: declares {size:,} bytes, but this format needs at most {limit:,}")
+
+
+@contextmanager
+def _refusing(where: str | Path, what: str) -> Iterator[None]:
+    """Name the place in whatever the libraries raise on damaged input, which can be nearly anything."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{where}: {what}: {reason}") from error

@@ -1,0 +1,102 @@
+"""The NLL of every test image of one run, of the validation split and of a part of train; and samples to look at.
+
+python -m pixelcnn.stages.evaluate RUN --model models/RUN --data data/prepared/DATASET --out reports/evaluate/RUN
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pixelcnn import checkpoint, config, tracking
+from pixelcnn.data.datasets import Split, read_card, read_split
+from pixelcnn.evaluation import Score, nll, score
+from pixelcnn.likelihood import bits_per_dim
+from pixelcnn.model import Data, Model
+from pixelcnn.pictures import save_grid
+from pixelcnn.sampling import sample
+from pixelcnn.stages import run
+
+
+def main() -> None:
+    args = _arguments()
+    settings = config.load(Path("params.yaml")).evaluate
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = checkpoint.load(args.model, device)
+    card = read_card(args.data)
+    if Data.of(card) != model.data:
+        raise ValueError(f"{args.model}: trained on other data than {args.data} holds; train {args.run} again")
+    splits = {name: read_split(args.data, name) for name in ("test", "validation", "train")}
+    splits["train"] = _part(splits["train"], settings.num_train_images, settings.seed)
+
+    table = pd.concat([_measure(model, name, split, settings.batch_size) for name, split in splits.items()])
+    scores = {name: _score(model, table[table.split == name]) for name in splits}
+    files = {ending: args.out.with_suffix(f".{ending}") for ending in ("parquet", "json", "png")}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(files["parquet"], index=False)
+    files["json"].write_text(json.dumps({name: asdict(s) for name, s in scores.items()}, indent=2) + "\n")
+    save_grid(files["png"], draw_samples(model, settings), settings.samples_per_class, card.levels)
+
+    sha256 = checkpoint.read_config(args.model)["weights_sha256"]
+    with tracking.run_of_weights(card.dataset, sha256, args.run):
+        tracking.measured(
+            {f"{name}_bits_per_dim": s.bits_per_dim for name, s in scores.items()}
+            | {"test_standard_error": scores["test"].standard_error},
+            {"samples": files["png"], "evaluation": files["parquet"]},
+        )
+    test = scores["test"]
+    print(f"{args.run}: {test.bits_per_dim:.4f} +- {test.standard_error:.4f} bits/dim on {test.num_images} test images")
+
+
+def draw_samples(model: Model, settings: config.Evaluate) -> Tensor:
+    """Images for the grid: a row for each class of a class-conditional model, else as many rows as columns."""
+    columns = settings.samples_per_class
+    rows = len(model.data.classes) if model.config.condition == "label" else columns
+    labels = torch.arange(rows, device=model.device).repeat_interleave(columns)
+    generator = torch.Generator().manual_seed(settings.seed)
+    batches = labels.split(settings.batch_size)
+    drawn = []
+    with tqdm(total=len(batches) * model.shape[1], desc="sampling", unit="row", disable=None) as bar:
+        for batch in batches:
+            cond = batch if model.config.condition == "label" else None
+            drawn.append(sample(model, len(batch), generator, cond, settings.temperature, lambda _: bar.update()))
+    return torch.cat(drawn)
+
+
+def _measure(model: Model, name: str, split: Split, batch_size: int) -> pd.DataFrame:
+    """A row per image: split, its place in the split, label if there are any, nats and bits/dim."""
+    with tqdm(total=len(split.images), desc=f"NLL of {name}", unit="image", disable=None) as bar:
+        nats = nll(model, split, batch_size, lambda done: bar.update(done - bar.n))
+    table = pd.DataFrame({"split": name, "image": range(len(nats)), "nats": nats.numpy()})
+    table["bits_per_dim"] = bits_per_dim(nats, model.dims).numpy()  # type: ignore[union-attr]
+    if split.labels is not None:
+        table["label"] = split.labels.numpy()
+    return table
+
+
+def _score(model: Model, rows: pd.DataFrame) -> Score:
+    return score(torch.from_numpy(rows.nats.to_numpy(copy=True)), model.dims)
+
+
+def _part(split: Split, num: int, seed: int) -> Split:
+    """At most `num` images of a split, chosen by seed."""
+    chosen = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(seed))[:num]
+    return Split(split.images[chosen], None if split.labels is None else split.labels[chosen])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="pixelcnn.stages.evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="an entry of params.yaml's runs")
+    parser.add_argument("--model", type=Path, required=True, help="the run's model")
+    parser.add_argument("--data", type=Path, required=True, help="the prepared data set")
+    parser.add_argument("--out", type=Path, required=True, help="the reports' path, without ending")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

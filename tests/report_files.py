@@ -1,0 +1,96 @@
+"""What the stages before `report` leave under reports/, in small: two CIFAR-10 runs, one on a sample of ImageNet 64."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pixelcnn import config
+
+CIFAR, SAMPLE, DIGITS = "cifar", "imagenet-sample", "digits"
+GATED, LABELLED, SMALL = "cifar-gated", "cifar-gated-label", "imagenet-gated"
+
+
+def params() -> config.Params:
+    """Three data sets and three runs; everything else as in params.yaml."""
+    content = config.read_yaml(Path(__file__).parent.parent / "params.yaml")
+    dataset, run = next(iter(content["datasets"].values())), next(iter(content["runs"].values()))
+    sources = {CIFAR: "cifar10", SAMPLE: "imagenet64-vdo2016", DIGITS: "digits"}
+    content["datasets"] = {
+        name: dataset | {"download": dataset["download"] | {"source": source}} for name, source in sources.items()
+    }
+    content["runs"] = {
+        GATED: run | {"dataset": CIFAR, "description": "Gated, plain"},
+        LABELLED: run
+        | {"dataset": CIFAR, "description": "Gated | label", "model": run["model"] | {"condition": "label"}},
+        SMALL: run | {"dataset": SAMPLE, "description": "Gated, small"},
+    }
+    return config.check(config.Params, content, "test")
+
+
+def write_reports(reports: Path) -> None:
+    """Every file that `report` reads, and those of a run that params.yaml no longer has."""
+    _card(reports, CIFAR, "cifar10", "CIFAR-10", True, ["cat", "dog"])
+    _card(reports, SAMPLE, "imagenet64-vdo2016", "ImageNet <64>", False, [])
+    _card(reports, DIGITS, "digits", "Digits", True, [])
+    for name in (CIFAR, SAMPLE, DIGITS):
+        gaussian = _splits(4.642) | {"num_parameters": 4_723_000}
+        write_json(reports / f"baseline/{name}.json", {"uniform": {"test": _measure(8.0)}, "gaussian": gaussian})
+    for name, bits in ((GATED, 3.0349), (LABELLED, 3.0251), (SMALL, 3.5), ("removed-long-ago", 1.0)):
+        _run(reports, name, bits)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file and its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def _card(reports: Path, name: str, source: str, title: str, comparable: bool, classes: list[str]) -> None:
+    split = {"num_images": 1234, "fingerprint": "0123456789abcdef" * 4, "shards": ["a.parquet"]}
+    card = {
+        "dataset": name,
+        "source": source,
+        "title": title,
+        "shape": [3, 32, 32],
+        "levels": 256,
+        "classes": classes,
+        "splits": {"train": split, "validation": split, "test": split},
+        "comparable": comparable,
+        "comparable_reason": "all images" if comparable else "1,234 of 49,999 test images",
+        "licence": "free",
+        "citation": "Somebody 1999",
+        "homepage": "https://example.org",
+    }
+    write_json(reports / f"preprocess/{name}.json", card)
+
+
+def _run(reports: Path, name: str, bits: float) -> None:
+    train = {
+        "step": 90,
+        "steps": 100,
+        "validation_bits_per_dim": bits,
+        "train_bits_per_dim": bits,
+        "num_parameters": 15_312_000,
+        "flops_per_image": 9.4e10,
+        "images_seen": 6400,
+        "seconds": 4680.0,
+        "hardware": "2 CPU cores",
+    }
+    write_json(reports / f"train/{name}.json", train)
+    lines = ["step,images_seen,seconds,learning_rate,train_bits_per_dim,validation_bits_per_dim"]
+    for step in range(10, 101, 10):
+        validation = bits + 1 / step if step % 20 == 0 else ""
+        lines.append(f"{step},{64 * step},{step},0.001,{bits + 2 / step},{validation}")
+    (reports / f"train/{name}.csv").write_text("\n".join(lines) + "\n")
+    write_json(reports / f"evaluate/{name}.json", _splits(bits))
+    Image.new("RGB", (64, 64)).save(reports / f"evaluate/{name}.png")
+
+
+def _splits(bits: float) -> dict[str, Any]:
+    return {split: _measure(bits) for split in ("test", "validation", "train")}
+
+
+def _measure(bits: float) -> dict[str, Any]:
+    return {"bits_per_dim": bits, "standard_error": 0.0087, "num_images": 1234}

@@ -1,0 +1,129 @@
+"""The stage `report`: files per data set and one page that needs nothing else."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pixelcnn.stages import report
+from tests import report_files
+from tests.report_files import CIFAR, DIGITS, GATED, LABELLED, SAMPLE, SMALL
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, *keys: str) -> list[str]:
+        """The values of these attributes on anything but a link that a reader may follow."""
+        return [a[key] for tag, a in self.elements if tag != "a" for key in keys if key in a]
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    report_files.write_reports(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def out(reports: Path) -> Path:
+    report.write(reports, report_files.params(), reports / "report")
+    return reports / "report"
+
+
+@pytest.fixture
+def page(out: Path) -> Page:
+    return Page((out / "index.html").read_text())
+
+
+def test_each_data_set_has_its_tables_and_its_curves_where_it_has_runs(out: Path) -> None:
+    tables = {f"nll-{name}.{ending}" for name in (CIFAR, SAMPLE, DIGITS) for ending in ("md", "csv")}
+    curves = {f"curves-{CIFAR}.png", f"curves-{SAMPLE}.png"}
+    assert {path.name for path in out.iterdir()} == tables | curves | {"index.html"}
+
+
+def test_the_csv_holds_the_numbers(out: Path) -> None:
+    table = pd.read_csv(out / f"nll-{CIFAR}.csv").set_index("model")
+    assert table.loc["Gated, plain", "test"] == 3.0349
+    assert table.loc["Gated PixelCNN", "test"] == 3.03
+
+
+def test_the_page_loads_nothing_from_elsewhere(out: Path, page: Page) -> None:
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    sources = page.values("src", "srcset", "href", "data", "poster")
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"url\(|@import", (out / "index.html").read_text())
+
+
+def test_every_picture_of_the_page_is_whole(page: Page) -> None:
+    sources = page.values("src", "srcset")
+    assert len(sources) == 3 + 2 * 2  # a sample grid per run; curves on light and on dark
+    for source in sources:
+        Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
+
+
+def test_samples_are_shown_as_pixels(out: Path) -> None:
+    assert re.search(r"\.samples img \{[^}]*image-rendering: pixelated", (out / "index.html").read_text())
+
+
+def test_our_rows_are_marked_and_no_other(page: Page) -> None:
+    rows = [attributes.get("class") for tag, attributes in page.elements if tag == "tr"]
+    assert rows.count("ours") == 9  # three runs and two baselines on three data sets
+    assert len(rows) > 9 + 3
+
+
+def test_the_page_tells_facts_commands_and_why_nothing_is_published_beside(page: Page) -> None:
+    words = " ".join(page.text.split())
+    for name in (GATED, LABELLED, SMALL):
+        assert f"dvc repro evaluate@{name}" in words
+    assert "15,312,000" in words
+    assert "94 GFLOP per image, 602 TFLOP in all" in words
+    assert "1,234 of 49,999 test images" in words
+    assert "a row per class: cat, dog" in words
+    assert "fingerprint 0123456789ab" in words
+    assert "removed-long-ago" not in words
+
+
+def test_what_others_wrote_is_text_on_the_page(page: Page) -> None:
+    assert "ImageNet <64>" in page.text
+
+
+def test_the_curves_show_each_run_in_a_colour_of_its_own(out: Path) -> None:
+    pixels = np.asarray(Image.open(out / f"curves-{CIFAR}.png").convert("RGBA")).reshape(-1, 4)
+    opaque = {tuple(pixel) for pixel in np.unique(pixels[pixels[:, 3] == 255][:, :3], axis=0)}
+    wanted = [tuple(bytes.fromhex(colour[1:])) for colour in report.PALETTE]
+    assert set(wanted[:2]) <= opaque
+    assert not set(wanted[2:]) & opaque
+
+
+def test_the_same_reports_make_the_same_bytes(reports: Path, out: Path) -> None:
+    report.write(reports, report_files.params(), reports / "again")
+    for path in out.iterdir():
+        assert path.read_bytes() == (reports / "again" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"), [(f"evaluate/{GATED}.png", f"evaluate@{GATED}"), (f"train/{SMALL}.csv", f"train@{SMALL}")]
+)
+def test_a_missing_picture_or_curve_is_named_with_the_stage_that_makes_it(reports: Path, file: str, stage: str) -> None:
+    (reports / file).unlink()
+    with pytest.raises(ValueError, match=f"{file}: no such file; run `dvc repro {stage}`"):
+        report.write(reports, report_files.params(), reports / "report")

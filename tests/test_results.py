@@ -1,0 +1,178 @@
+"""The NLL tables: which rows share a column, in which order, and from where."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixelcnn import results
+from pixelcnn.published import ROWS, published
+from tests import report_files
+from tests.report_files import CIFAR, DIGITS, GATED, LABELLED, SAMPLE, SMALL
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    report_files.write_reports(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tables(reports: Path) -> dict[str, results.Table]:
+    return {table.name: table for table in results.tables(reports, report_files.params())}
+
+
+def test_every_published_row_has_a_reference_and_a_possible_value() -> None:
+    for row in ROWS:
+        assert " 20" in row.reference, row
+        assert 2 < row.test <= 8, row
+        assert row.train is None or row.train <= row.test, row
+
+
+def test_no_published_row_stands_twice() -> None:
+    keys = [(row.source, row.model) for row in ROWS]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_anchors_are_the_numbers_of_the_papers() -> None:
+    anchors = {(row.source, row.model): (row.test, row.train) for row in ROWS}
+    assert anchors["cifar10", "Gated PixelCNN"] == (3.03, 2.90)
+    assert anchors["cifar10", "Uniform"] == (8.00, None)
+    assert anchors["cifar10", "Multivariate Gaussian"] == (4.70, None)
+    assert anchors["imagenet32-vdo2016", "Gated PixelCNN"] == (3.83, 3.77)
+    assert anchors["imagenet64-vdo2016", "Gated PixelCNN"] == (3.57, 3.48)
+
+
+def test_the_two_releases_of_small_imagenet_never_meet() -> None:
+    for size in ("32", "64"):
+        old, box = (published(f"imagenet{size}-{release}") for release in ("vdo2016", "box2017"))
+        assert old
+        assert box
+        assert not {row.model for row in old} & {"Flow Matching", "Efficient-VDVAE", "DenseFlow"}
+        assert not {row.model for row in box} & {"Gated PixelCNN", "PixelSNAIL", "VDM"}
+
+
+def test_ours_stand_among_the_published_rows_sorted_by_bits_per_dim(tables: dict[str, results.Table]) -> None:
+    rows = tables[CIFAR].rows
+    assert [row.test for row in rows] == sorted(row.test for row in rows)
+    models = [row.model for row in rows]
+    assert models.index("Diagonal BiLSTM (PixelRNN)") < models.index("Gated | label") < models.index("Gated PixelCNN")
+    assert models.index("Gated PixelCNN") < models.index("Gated, plain") < models.index("Row LSTM (PixelRNN)")
+    assert models.index("Multivariate Gaussian, measured") + 1 == models.index("Multivariate Gaussian")
+    assert tables[CIFAR].remark == ""
+
+
+def test_a_data_set_that_is_not_comparable_shares_no_column_with_published_rows(
+    tables: dict[str, results.Table],
+) -> None:
+    table = tables[SAMPLE]
+    assert published("imagenet64-vdo2016")  # there would be rows to print
+    assert all(row.ours for row in table.rows)
+    assert "1,234 of 49,999 test images" in table.remark
+    assert "1,234 of 49,999 test images" in results.markdown(table)
+    assert "van den Oord" not in results.markdown(table)
+
+
+def test_a_data_set_without_published_rows_says_so(tables: dict[str, results.Table]) -> None:
+    assert [row.model for row in tables[DIGITS].rows] == ["Multivariate Gaussian, measured", "Uniform, measured"]
+    assert "Nothing is published" in tables[DIGITS].remark
+
+
+def test_what_a_removed_run_left_behind_is_not_read(tables: dict[str, results.Table]) -> None:
+    assert not any("removed" in row.source for table in tables.values() for row in table.rows)
+
+
+def test_our_rows_tell_the_command_the_cost_and_the_uncertainty(tables: dict[str, results.Table]) -> None:
+    row = next(row for row in tables[CIFAR].rows if row.model == "Gated, plain")
+    assert results.cells(row) == (
+        "Gated, plain",
+        "3.035",
+        "0.009",
+        "3.035",
+        "1,234",
+        "15.3 M",
+        "78.0 min, 2 CPU cores; 6.4 k images; 602 TFLOP",
+        f"dvc repro evaluate@{GATED}",
+    )
+
+
+def test_a_class_conditional_row_says_what_the_label_may_be_worth(tables: dict[str, results.Table]) -> None:
+    notes = {row.model: row.note for row in tables[CIFAR].rows}
+    assert "0.00033 bits/dim" in notes["Gated | label"]  # log2(2) / 3072
+    assert notes["Gated, plain"] == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        (f"preprocess/{CIFAR}.json", f"preprocess@{CIFAR}"),
+        (f"baseline/{SAMPLE}.json", f"baseline@{SAMPLE}"),
+        (f"train/{GATED}.json", f"train@{GATED}"),
+        (f"evaluate/{SMALL}.json", f"evaluate@{SMALL}"),
+    ],
+)
+def test_a_missing_report_is_named_with_the_stage_that_makes_it(reports: Path, file: str, stage: str) -> None:
+    (reports / file).unlink()
+    with pytest.raises(ValueError, match=f"{file}: no such file; run `dvc repro {stage}`"):
+        results.tables(reports, report_files.params())
+
+
+@pytest.mark.parametrize("content", ["<<<<<<< HEAD", "[]"], ids=["conflict", "list"])
+def test_a_damaged_report_is_named(reports: Path, content: str) -> None:
+    (reports / "train" / f"{GATED}.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"train/{GATED}.json: not .*dvc repro --force train@{GATED}"):
+        results.tables(reports, report_files.params())
+
+
+def test_the_frame_keeps_numbers_as_numbers(tables: dict[str, results.Table]) -> None:
+    frame = results.frame(tables[CIFAR]).set_index("model")
+    assert frame.loc["Gated, plain", "test"] == 3.0349
+    assert frame.loc["Gated, plain", "parameters"] == 15_312_000
+    assert frame.num_images.isna().sum() == len(published("cifar10"))
+
+
+def test_markdown_has_a_row_per_model_and_as_many_cells_as_columns(tables: dict[str, results.Table]) -> None:
+    lines = [line for line in results.markdown(tables[CIFAR]).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(tables[CIFAR].rows)
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {len(results.COLUMNS) + 1}
+    assert sum("**" in line for line in lines) == 4  # two baselines, two runs
+
+
+def test_the_summary_fits_a_terminal_and_names_what_to_look_at(reports: Path) -> None:
+    params = report_files.params()
+    long = params.runs[GATED].model_copy(update={"description": "A description that goes on and on " * 3})
+    params = params.model_copy(update={"runs": params.runs | {GATED: long}})
+    text = results.summary(reports, params)
+    table = text.split("Samples")[0].splitlines()
+    assert max(len(line) for line in table) <= results.TERMINAL_WIDTH
+    assert sum(line.startswith(">") for line in table) == 9  # three runs and two baselines on three data sets
+    assert str(reports / "evaluate" / f"{LABELLED}.png") in text
+    assert "index.html (missing; run `dvc repro report`)" in text
+
+
+def test_digits_of_published_and_measured_numbers_stand_under_each_other(reports: Path) -> None:
+    lines = results.summary(reports, report_files.params()).splitlines()
+    published_line = next(line for line in lines if "Row LSTM" in line)
+    measured_line = next(line for line in lines if line.endswith(f"  {GATED}"))
+    assert published_line.index("3.07") == measured_line.index("3.035")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7.4, "7 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h"), (172800, "2.0 d")]
+)
+def test_durations_come_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
+    assert results.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (999, "999"), (999_960, "1 M"), (15_312_000, "15.3 M"), (4.1e17, "410 P")]
+)
+def test_large_numbers_have_three_digits_and_a_prefix(value: float, text: str) -> None:
+    assert results.si(value) == text
+    assert results.si(value, "FLOP") == text + ("FLOP" if text[-1].isalpha() else " FLOP")
+
+
+def test_the_tables_need_neither_torch_nor_pandas() -> None:
+    program = "import sys; from pixelcnn import results; sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

@@ -1,0 +1,151 @@
+"""Training: resumed = uninterrupted, batches and schedules as stated, averages, best weights, faults named."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from pixelcnn import checkpoint, config
+from pixelcnn.data.datasets import Split
+from pixelcnn.model import Model
+from pixelcnn.training import Batches, Training, finite_mean, flip, learning_rate, train, update_average
+from tests.conftest import Build
+
+SETTINGS: dict[str, Any] = {
+    "seed": 3, "steps": 12, "batch_size": 4, "learning_rate": 0.01, "warmup_steps": 3, "adam_betas": [0.9, 0.99],
+    "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9, "flips": True, "precision": "float32",
+    "validate_every": 5,
+}  # fmt: skip
+
+
+def settings(**changed: Any) -> config.Train:
+    return config.Train.model_validate(SETTINGS | changed)
+
+
+def stripes(num: int, label: bool = False) -> Split:
+    """Images with something to learn: each row repeats one value."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(0, 4, (num, 3, 5, 1), generator=generator, dtype=torch.uint8)
+    return Split(rows.expand(-1, -1, -1, 8).contiguous(), torch.arange(num) % 3 if label else None)
+
+
+def begin(small_model: Build, **changed: Any) -> Training:
+    model: Model = small_model(3, "label", dropout=0.3)
+    model.network.float()
+    torch.manual_seed(5)
+    return Training.begin(model, settings(**changed))
+
+
+def weights(training: Training) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in training.average.network.parameters()])
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7])
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    small_model: Build, tmp_path: Any, stop: int
+) -> None:
+    data = stripes(10, label=True)
+    whole = begin(small_model)
+    losses = [float(step.loss) for step in train(whole, data, data)]
+
+    first = begin(small_model)
+    for step in train(first, data, data):
+        if step.step == stop:
+            checkpoint.save_state(tmp_path / "state.pt", first.state_dict())
+            break
+    resumed = begin(small_model)
+    torch.manual_seed(99)  # another process has drawn other numbers meanwhile
+    state = checkpoint.load_state(tmp_path / "state.pt")
+    assert state is not None
+    resumed.load_state_dict(state)
+    assert [float(step.loss) for step in train(resumed, data, data)] == losses[stop:]
+    assert torch.equal(weights(resumed), weights(whole))
+    assert (resumed.best_step, resumed.best_bits_per_dim) == (whole.best_step, whole.best_bits_per_dim)
+    assert resumed.best_weights is not None
+    assert whole.best_weights is not None
+    assert all(torch.equal(w, whole.best_weights[name]) for name, w in resumed.best_weights.items())
+
+
+def test_training_learns(small_model: Build) -> None:
+    data = stripes(30, label=True)
+    training = begin(small_model, steps=200, learning_rate=0.02, flips=False)
+    losses = [float(step.loss) for step in train(training, data, data)]
+    assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
+
+
+def test_the_best_weights_are_those_of_the_best_validation(small_model: Build) -> None:
+    data = stripes(10, label=True)
+    training = begin(small_model, learning_rate=0.3, warmup_steps=0, steps=20, gradient_clip=100.0)
+    at = {}
+    for step in train(training, data, data):
+        if step.validation is not None:
+            at[step.validation] = copy.deepcopy(training.average.network.state_dict())
+    best = min(at)
+    assert training.best_bits_per_dim == best
+    assert training.best_weights is not None
+    assert all(torch.equal(w, at[best][name]) for name, w in training.best_weights.items())
+
+
+def test_every_image_is_taken_once_per_epoch_in_an_order_that_changes() -> None:
+    batches = Batches(num_images=10, batch_size=4, seed=0)
+    taken = torch.cat([batches(step) for step in range(1, 11)]).view(4, 10)
+    assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in taken)
+    assert not torch.equal(taken[0], taken[1])
+
+
+def test_batches_follow_from_seed_and_step_alone() -> None:
+    asked_in_order = Batches(10, 4, seed=1)
+    in_order = [asked_in_order(step) for step in range(1, 9)]
+    assert all(torch.equal(Batches(10, 4, seed=1)(step), in_order[step - 1]) for step in (8, 3, 5))
+    assert not torch.equal(Batches(10, 4, seed=2)(1), in_order[0])
+
+
+def test_a_batch_may_be_larger_than_the_data_set() -> None:
+    assert Batches(3, 8, seed=0)(2).bincount().tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
+
+
+def test_flips_mirror_some_images_whole_and_leave_the_others() -> None:
+    x = torch.arange(64 * 3 * 2 * 5).view(64, 3, 2, 5)
+    flipped = flip(x, seed=0, step=4)
+    mirrored = torch.tensor([torch.equal(a, b.flip(2)) for a, b in zip(flipped, x, strict=True)])
+    same = torch.tensor([torch.equal(a, b) for a, b in zip(flipped, x, strict=True)])
+    assert (mirrored ^ same).all()
+    assert 16 < int(mirrored.sum()) < 48
+    assert not torch.equal(flipped, flip(x, seed=0, step=5))
+
+
+def test_the_learning_rate_warms_up_to_its_peak_and_anneals_to_zero_at_the_end_of_the_budget() -> None:
+    plan = [learning_rate(settings(steps=100, warmup_steps=10), step) for step in range(1, 101)]
+    assert plan[0] == pytest.approx(0.001)
+    assert plan[9] == max(plan) == 0.01
+    assert plan == plan[:10] + sorted(plan[10:], reverse=True)
+    assert 0 < plan[-1] < 0.01 * 0.001
+
+
+def test_the_average_forgets_the_first_weights_early_and_then_decays_as_set() -> None:
+    average, network = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(average.weight)
+    torch.nn.init.ones_(network.weight)
+    update_average(average, network, decay=0.9995, step=1)
+    assert average.weight.item() == pytest.approx(9 / 11)
+    torch.nn.init.zeros_(average.weight)
+    update_average(average, network, decay=0.99, step=10**6)
+    assert average.weight.item() == pytest.approx(0.01)
+
+
+def test_biases_do_not_decay(small_model: Build) -> None:
+    groups = begin(small_model).optimizer.param_groups
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+    assert [g["weight_decay"] for g in groups] == [0.01, 0.0]
+
+
+def test_a_loss_that_is_not_finite_names_its_step() -> None:
+    losses = [torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(2.0)]
+    with pytest.raises(FloatingPointError, match="step 9: the loss is nan"):
+        finite_mean(losses, last_step=10)
+
+
+def test_the_mean_of_finite_losses_is_their_mean() -> None:
+    assert finite_mean([torch.tensor(1.0), torch.tensor(4.0)], last_step=2) == 2.5
