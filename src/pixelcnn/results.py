@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("model", "test, bits/dim", "±", "train, bits/dim", "test images", "parameters", "training cost", "source")
 TERMINAL_WIDTH = 100
+FOOTNOTE = (
+    "Bits per dimension are nats / (D ln 2), the mean over the test images; ± is its standard error. "
+    "Bold rows were measured here. ≤ marks an upper bound."
+)
 
 
 @dataclass(frozen=True)
@@ -206,13 +210,7 @@ def markdown(table: Table) -> str:
         lines.append([f"**{model}**" if row.ours else model, *numbers, source + note.replace("|", r"\|")])
     align = ("left", *["right"] * 5, "left", "left")
     text = tabulate(lines, headers=COLUMNS, tablefmt="pipe", colalign=align, disable_numparse=True)
-    return f"# {table.card['title']}\n\n{table.remark}\n\n{text}\n\n{FOOTNOTE}\n".replace("\n\n\n", "\n")
-
-
-FOOTNOTE = (
-    "Bits per dimension are nats / (D ln 2), the mean over the test images; ± is its standard error. "
-    "Bold rows were measured here. ≤ marks an upper bound."
-)
+    return "\n\n".join(filter(None, [f"# {table.card['title']}", table.remark, text, FOOTNOTE])) + "\n"
 
 
 def summary(reports: Path, params: config.Params) -> str:
@@ -230,12 +228,16 @@ def _place(path: Path, stage: str) -> str:
 def _terminal(table: Table) -> str:
     num_images = table.card["splits"]["test"]["num_images"]
     title = f"{table.card['title']}: bits/dim of {num_images:,} test images; lower is better, > is ours"
-    lines = [_terminal_line(row) for row in table.rows]
-    align = ("left", "left", *["right"] * 4, "left")
-    headers = ("", "model", "test", "±", "train", "params", "run or paper")
-    text = tabulate(lines, headers=headers, tablefmt="plain", colalign=align, disable_numparse=True)
-    remark = textwrap.wrap(table.remark, TERMINAL_WIDTH - 2)
-    return "\n".join([title, "", *text.splitlines(), *([""] if remark else []), *remark])
+    lines = [["", "model", "test", "±", "train", "params", "run or paper"]]
+    lines += [_terminal_line(row) for row in table.rows]
+    remark = textwrap.wrap(table.remark, TERMINAL_WIDTH)
+    return "\n".join([title, "", *_aligned(lines, "<<>>>><"), *([""] if remark else []), *remark])
+
+
+def _aligned(lines: list[list[str]], align: str) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip(align, widths, strict=True))
+    return [layout.format(*line).rstrip() for line in lines]
 
 
 def _terminal_line(row: Row) -> list[str]:

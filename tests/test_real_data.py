@@ -1,0 +1,79 @@
+"""The archives of CIFAR-10 and ImageNet that lie in the folder PIXELCNN_ARCHIVES, or samples of them, as a user's."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixelcnn import config
+from pixelcnn.data.datasets import Card, join_fingerprints, read_split
+from pixelcnn.data.sources import SOURCES
+from pixelcnn.stages.download import download
+from pixelcnn.stages.preprocess import preprocess
+
+ARCHIVES = os.environ.get("PIXELCNN_ARCHIVES", "")
+
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(not ARCHIVES, reason="PIXELCNN_ARCHIVES does not name a folder of archives"),
+    pytest.mark.skipif(not Path(ARCHIVES).is_dir(), reason=f"PIXELCNN_ARCHIVES: {ARCHIVES} is not a folder"),
+]
+
+
+def prepare(name: str, folder: Path) -> Card:
+    """Both stages, as dvc.yaml runs them."""
+    settings = config.Dataset.model_validate(
+        {
+            "download": {"source": name, "origin": ARCHIVES, "verify": "any"},
+            "preprocess": {"validation_fraction": 0.1, "seed": 0, "images_per_shard": 10000},
+        }
+    )
+    try:
+        download(settings.download, folder / "raw", folder / "partial")
+    except ValueError as error:
+        if "looked for" in str(error):
+            pytest.skip(str(error))
+        raise
+    return preprocess(name, SOURCES[name], settings, folder / "raw", folder / "prepared", workers=2)
+
+
+def test_cifar10_is_recognised_whatever_its_order(tmp_path: Path) -> None:
+    card = prepare("cifar10", tmp_path)
+    known, splits = SOURCES["cifar10"].fingerprints, card.splits
+    assert card.comparable
+    assert splits["test"].num_images == 10_000
+    assert splits["test"].fingerprint == known["test"]
+    assert splits["train"].num_images + splits["validation"].num_images == 50_000
+    assert join_fingerprints(splits["train"].fingerprint, splits["validation"].fingerprint) == known["train"]
+    np.testing.assert_allclose(np.array(card.channel_means) / 255, [0.4914, 0.4822, 0.4465], atol=0.001)
+    np.testing.assert_allclose(np.array(card.channel_deviations) / 255, [0.2470, 0.2435, 0.2616], atol=0.001)
+    test = read_split(tmp_path / "prepared", "test")
+    assert test.images.shape == (10_000, 3, 32, 32)
+    assert test.labels is not None
+    assert test.labels.bincount().tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("release", ["vdo2016", "box2017"])
+def test_imagenet_is_comparable_only_if_complete(release: str, size: int, tmp_path: Path) -> None:
+    name = f"imagenet{size}-{release}"
+    card = prepare(name, tmp_path)
+    published = SOURCES[name].num_images["test"]
+    test = read_split(tmp_path / "prepared", "test")
+    assert test.images.shape == (card.splits["test"].num_images, 3, size, size)
+    assert (test.labels is None) == (release == "vdo2016")
+    if len(test.images) < published:
+        assert not card.comparable
+        assert card.comparable_reason.startswith("a sample")
+    assert 0.05 < card.splits["validation"].num_images / card.splits["train"].num_images < 0.15
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_both_releases_of_the_sample_hold_the_same_images(size: int, tmp_path: Path) -> None:
+    """The two layouts are read by different code; on a sample that comes in both they must agree."""
+    cards = [prepare(f"imagenet{size}-{release}", tmp_path / release) for release in ("vdo2016", "box2017")]
+    if cards[0].splits["test"].num_images == SOURCES[f"imagenet{size}-vdo2016"].num_images["test"]:
+        pytest.skip("these are the complete releases, whose images differ")
+    assert cards[0].splits["test"].fingerprint == cards[1].splits["test"].fingerprint
+    assert cards[0].splits["validation"].fingerprint == cards[1].splits["validation"].fingerprint
