@@ -12,7 +12,6 @@ from pixelcnn.data import datasets
 from pixelcnn.data.datasets import (
     Card,
     SplitName,
-    SplitWriter,
     fingerprint,
     image_hash,
     join_fingerprints,
@@ -20,6 +19,7 @@ from pixelcnn.data.datasets import (
     read_split,
     write_card,
 )
+from pixelcnn.data.writer import SplitWriter
 from tests.publishers import SHAPE, noise
 
 IMAGES = noise(700, 0)

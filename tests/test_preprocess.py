@@ -38,7 +38,8 @@ def archives(folder: Path, name: str = OLD, kind: str = "pickle", verified: str 
 
 
 def manifest(folder: Path, verified: str = "any") -> None:
-    entries = {p.name: {"sha256": "", "num_bytes": p.stat().st_size, "verified": verified} for p in folder.iterdir()}
+    files = [*folder.glob("*.tar"), *folder.glob("*.gz"), *folder.glob("*.zip")]
+    entries = {p.name: {"sha256": "", "num_bytes": p.stat().st_size, "verified": verified} for p in files}
     (folder / "manifest.json").write_text(json.dumps(entries))
 
 

@@ -24,8 +24,8 @@ class Score:
     num_images: int
 
 
-def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], None] = lambda _: None) -> Tensor:
-    """-log p in nats of each image of a split, (N,) float64 on the CPU. Calls on_batch with the images done so far.
+def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], object] = lambda _: None) -> Tensor:
+    """-log p in nats of each image of a split, (N,) float64 on the CPU. Calls on_batch with each batch's images.
 
     The network is in evaluation mode meanwhile (no dropout) and is given back as it was.
     """
@@ -39,7 +39,7 @@ def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], N
                 part = slice(start, start + batch_size)
                 cond = None if conditions is None else conditions[part].to(device)
                 nats.append(model.nll(split.images[part].to(device), cond).double().cpu())
-                on_batch(min(start + batch_size, len(split.images)))
+                on_batch(len(nats[-1]))
     finally:
         model.network.train(was_training)
     return torch.cat(nats)

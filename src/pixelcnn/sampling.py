@@ -85,7 +85,7 @@ def sample(
     generator: torch.Generator,
     cond: Tensor | None = None,
     temperature: float = 1.0,
-    on_row: Callable[[int], None] = lambda _: None,
+    on_row: Callable[[int], object] = lambda _: None,
 ) -> Tensor:
     """`num` images (num, C, H, W) uint8, incrementally: the images that `sample_full` draws from the same generator.
 
@@ -99,7 +99,7 @@ def sample(
 
 @torch.inference_mode()
 def _draw_all(
-    model: Model, stepper: Stepper, noise: Tensor, temperature: float, on_row: Callable[[int], None]
+    model: Model, stepper: Stepper, noise: Tensor, temperature: float, on_row: Callable[[int], object]
 ) -> Tensor:
     if temperature <= 0:
         raise ValueError(f"temperature: {temperature} is not greater than 0")

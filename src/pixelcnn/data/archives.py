@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelcnn.data.pickles import load_batch
-from pixelcnn.data.sources import Archive, Layout, PublishedSplit, Source
+from pixelcnn.data.sources import Layout, PublishedSplit, Source
 
 Image = npt.NDArray[np.uint8]
 Item = tuple[str, bytes | Image, int | None]
@@ -56,9 +56,6 @@ def _looks(kind: str | None, mode: str, size: tuple[int, int]) -> str:
     return f"a {kind} image of mode {mode} and {size[0]}x{size[1]} pixels"
 
 
-# The four layouts
-
-
 def _digits(source: Source, _folder: Path, split: PublishedSplit) -> Iterator[Item]:
     """scikit-learn's digits in its own order; the last ones, by other writers for the most part, are the test split."""
     from sklearn.datasets import load_digits
@@ -71,16 +68,12 @@ def _digits(source: Source, _folder: Path, split: PublishedSplit) -> Iterator[It
 
 def _cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
     """Batches of planar rows, Python 2 pickles in a tar.gz."""
-    batches = CIFAR10_BATCHES[split]
-    limit = _batch_limit(source, split, len(batches))
-    yield from _batches(source, source.files_in(folder, split), folder, batches, _tar_members, limit)
+    yield from _batches(source, folder, split, CIFAR10_BATCHES[split], _tar_members)
 
 
 def _downsampled_imagenet(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
     """Batches of planar rows, pickles or npz files in zips. A batch of some 128,000 images is in memory at a time."""
-    batches = IMAGENET_BATCHES[split]
-    limit = _batch_limit(source, split, len(batches))
-    yield from _batches(source, source.files_in(folder, split), folder, batches, _zip_members, limit)
+    yield from _batches(source, folder, split, IMAGENET_BATCHES[split], _zip_members)
 
 
 def _numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
@@ -104,9 +97,6 @@ _READERS: dict[Layout, Callable[[Source, Path, PublishedSplit], Iterator[Item]]]
 }
 
 
-# Batches: dictionaries with `data` (N, C*H*W) and `labels` (N)
-
-
 def _batch_limit(source: Source, split: PublishedSplit, num_batches: int) -> int:
     """Bytes that no batch exceeds: an equal share of the split, 1,000 bytes a row for labels and names, and some."""
     rows = math.ceil(source.num_images[split] / num_batches)
@@ -115,13 +105,13 @@ def _batch_limit(source: Source, split: PublishedSplit, num_batches: int) -> int
 
 def _batches(
     source: Source,
-    archives: tuple[Archive, ...],
     folder: Path,
+    split: PublishedSplit,
     wanted: tuple[str, ...],
     members: Callable[[Path, int], Iterator[tuple[str, IO[bytes]]]],
-    limit: int,
 ) -> Iterator[Item]:
-    """The rows of the `wanted` batches of `archives`, each of which must be there once."""
+    """The rows of the `wanted` batches, each of which must be in one of the split's archives once."""
+    archives, limit = source.files_in(folder, split), _batch_limit(source, split, len(wanted))
     seen: set[str] = set()
     for archive in archives:
         path = folder / archive.file

@@ -12,8 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "validation", "test"]
 CARD = "card.json"
-ROWS_PER_GROUP = 256  # a writer's memory: this many images
 
 
 class SplitCard(BaseModel):
@@ -127,7 +125,7 @@ def _read_shard(path: Path, width: int, has_labels: bool) -> tuple[npt.NDArray[n
         raise ValueError(f"{path}: no such file, though {CARD} lists it; run preprocess again or `dvc pull`") from None
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
-    expected = _schema(width, has_labels)
+    expected = shard_schema(width, has_labels)
     if not table.schema.equals(expected):
         raise ValueError(f"{path}: has columns {_columns(table.schema)}, {CARD} says {_columns(expected)}")
     pixels = [_values(chunk, np.uint8, width) for chunk in table["image"].chunks]
@@ -142,14 +140,15 @@ def _values(chunk: pa.Array, kind: type, width: int) -> npt.NDArray[Any]:
     """The buffer behind `chunk`, `width` values a row."""
     assert chunk.null_count == 0
     values: npt.NDArray[Any] = np.frombuffer(chunk.buffers()[1], kind)
-    return values[chunk.offset * width : (chunk.offset + len(chunk)) * width]
+    return values[0 : (chunk.offset + len(chunk)) * width]
 
 
 def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{column.name} ({column.type})" for column in schema) or "none"
 
 
-def _schema(width: int, has_labels: bool) -> pa.Schema:
+def shard_schema(width: int, has_labels: bool) -> pa.Schema:
+    """The columns of a shard whose images have `width` bytes."""
     image = pa.field("image", pa.binary(width), nullable=False)
     return pa.schema([image, pa.field("label", pa.int16(), nullable=False)] if has_labels else [image])
 
@@ -170,97 +169,3 @@ def fingerprint(hashes: Iterable[int]) -> str:
 def join_fingerprints(*fingerprints: str) -> str:
     """The fingerprint of several sets of images taken together."""
     return fingerprint(int(each, 16) for each in fingerprints)
-
-
-# Writing
-
-
-class SplitWriter:
-    """Writes the shards of one split, image by image; memory stays that of one row group.
-
-    A shard lies under a temporary name until it is whole. The same images in the same order give the same bytes.
-    After `close` (or the end of `with`), `card` describes the split.
-    """
-
-    def __init__(
-        self, folder: Path, split: SplitName, shape: tuple[int, int, int], has_labels: bool, images_per_shard: int
-    ) -> None:
-        self._folder, self._split, self._images_per_shard = folder, split, images_per_shard
-        self._channels, self._width = shape[0], math.prod(shape)
-        self._schema = _schema(self._width, has_labels)
-        self._pixels: list[bytes] = []
-        self._labels: list[int | None] = []
-        self._shard: pq.ParquetWriter | None = None
-        self._rows_in_shard = self._hash_sum = self.num_images = 0
-        self._shards: list[str] = []
-        self.histogram = np.zeros((self._channels, 256), np.int64)  # how often each value occurs in each channel
-
-    def add(self, pixels: bytes, label: int | None, hash_: int) -> None:
-        """Append an image: its bytes in the order C, H, W, its label, and its `image_hash`."""
-        self._pixels.append(pixels)
-        self._labels.append(label)
-        self._hash_sum += hash_
-        self.num_images += 1
-        self._rows_in_shard += 1
-        if self._rows_in_shard == self._images_per_shard:
-            self._end_shard()
-        elif len(self._pixels) == ROWS_PER_GROUP:
-            self._write_group()
-
-    @property
-    def card(self) -> SplitCard:
-        """Number, fingerprint and files of the images so far."""
-        return SplitCard(
-            num_images=self.num_images, fingerprint=fingerprint([self._hash_sum]), shards=tuple(self._shards)
-        )
-
-    def close(self) -> None:
-        """Complete the last shard."""
-        if self._rows_in_shard:
-            self._end_shard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        elif self._shard is not None:
-            self._shard.close()  # under its temporary name
-
-    def _write_group(self) -> None:
-        if self._shard is None:
-            path = self._folder / (self._file + ".tmp")
-            self._shard = pq.ParquetWriter(
-                path,
-                self._schema,
-                compression="zstd",
-                use_dictionary=False,
-                write_statistics=False,
-                write_page_checksum=True,
-            )
-        joined = b"".join(self._pixels)
-        images = pa.Array.from_buffers(pa.binary(self._width), len(self._pixels), [None, pa.py_buffer(joined)])
-        columns = [images] + ([pa.array(self._labels, pa.int16())] if len(self._schema) == 2 else [])
-        self._shard.write_table(pa.Table.from_arrays(columns, schema=self._schema))
-        self._count(np.frombuffer(joined, np.uint8).reshape(len(self._pixels), self._channels, -1))
-        self._pixels, self._labels = [], []
-
-    def _count(self, images: npt.NDArray[np.uint8]) -> None:
-        for channel in range(self._channels):
-            self.histogram[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
-
-    def _end_shard(self) -> None:
-        if self._pixels:
-            self._write_group()
-        assert self._shard is not None
-        self._shard.close()
-        (self._folder / (self._file + ".tmp")).replace(self._folder / self._file)
-        self._shards.append(self._file)
-        self._shard, self._rows_in_shard = None, 0
-
-    @property
-    def _file(self) -> str:
-        return f"{self._split}-{len(self._shards):05d}.parquet"

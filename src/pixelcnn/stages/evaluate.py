@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pixelcnn import checkpoint, config, tracking
 from pixelcnn.data.datasets import Split, read_card, read_split
@@ -19,6 +18,7 @@ from pixelcnn.evaluation import Score, nll, score
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.model import Data, Model
 from pixelcnn.pictures import save_grid
+from pixelcnn.progress import progress
 from pixelcnn.sampling import sample
 from pixelcnn.stages import run
 
@@ -34,13 +34,13 @@ def main() -> None:
     splits = {name: read_split(args.data, name) for name in ("test", "validation", "train")}
     splits["train"] = _part(splits["train"], settings.num_train_images, settings.seed)
 
-    table = pd.concat([_measure(model, name, split, settings.batch_size) for name, split in splits.items()])
+    table = pd.concat([_measure(model, args.run, name, split, settings.batch_size) for name, split in splits.items()])
     scores = {name: _score(model, table[table.split == name]) for name in splits}
     files = {ending: args.out.with_suffix(f".{ending}") for ending in ("parquet", "json", "png")}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(files["parquet"], index=False)
     files["json"].write_text(json.dumps({name: asdict(s) for name, s in scores.items()}, indent=2) + "\n")
-    save_grid(files["png"], draw_samples(model, settings), settings.samples_per_class, card.levels)
+    save_grid(files["png"], draw_samples(model, settings, args.run), settings.samples_per_class, card.levels)
 
     sha256 = checkpoint.read_config(args.model)["weights_sha256"]
     with tracking.run_of_weights(card.dataset, sha256, args.run):
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"{args.run}: {test.bits_per_dim:.4f} +- {test.standard_error:.4f} bits/dim on {test.num_images} test images")
 
 
-def draw_samples(model: Model, settings: config.Evaluate) -> Tensor:
+def draw_samples(model: Model, settings: config.Evaluate, name: str) -> Tensor:
     """Images for the grid: a row for each class of a class-conditional model, else as many rows as columns."""
     columns = settings.samples_per_class
     rows = len(model.data.classes) if model.config.condition == "label" else columns
@@ -61,17 +61,17 @@ def draw_samples(model: Model, settings: config.Evaluate) -> Tensor:
     generator = torch.Generator().manual_seed(settings.seed)
     batches = labels.split(settings.batch_size)
     drawn = []
-    with tqdm(total=len(batches) * model.shape[1], desc="sampling", unit="row", disable=None) as bar:
+    with progress(f"{name}, samples", len(batches) * model.shape[1], "rows") as bar:
         for batch in batches:
             cond = batch if model.config.condition == "label" else None
-            drawn.append(sample(model, len(batch), generator, cond, settings.temperature, lambda _: bar.update()))
+            drawn.append(sample(model, len(batch), generator, cond, settings.temperature, lambda _: bar.update(1)))
     return torch.cat(drawn)
 
 
-def _measure(model: Model, name: str, split: Split, batch_size: int) -> pd.DataFrame:
+def _measure(model: Model, run_name: str, name: str, split: Split, batch_size: int) -> pd.DataFrame:
     """A row per image: split, its place in the split, label if there are any, nats and bits/dim."""
-    with tqdm(total=len(split.images), desc=f"NLL of {name}", unit="image", disable=None) as bar:
-        nats = nll(model, split, batch_size, lambda done: bar.update(done - bar.n))
+    with progress(f"{run_name}, NLL of {name}", len(split.images), "images") as bar:
+        nats = nll(model, split, batch_size, bar.update)
     table = pd.DataFrame({"split": name, "image": range(len(nats)), "nats": nats.numpy()})
     table["bits_per_dim"] = bits_per_dim(nats, model.dims).numpy()  # type: ignore[union-attr]
     if split.labels is not None:

@@ -12,7 +12,7 @@ import math
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -25,17 +25,10 @@ import numpy.typing as npt
 
 from pixelcnn import config
 from pixelcnn.data.archives import Item, decode_png, read_images
-from pixelcnn.data.datasets import (
-    CARD,
-    Card,
-    SplitCard,
-    SplitName,
-    SplitWriter,
-    image_hash,
-    join_fingerprints,
-    write_card,
-)
+from pixelcnn.data.datasets import CARD, Card, SplitCard, SplitName, image_hash, write_card
+from pixelcnn.data.provenance import check_counts, is_comparable
 from pixelcnn.data.sources import SOURCES, PublishedSplit, Source
+from pixelcnn.data.writer import SplitWriter
 from pixelcnn.progress import progress
 from pixelcnn.stages import run
 
@@ -90,9 +83,9 @@ def preprocess(name: str, source: Source, settings: config.Dataset, archives: Pa
     (test,) = _write(source, settings, archives, out, workers, "test", ("test",), 0.0)
     splits: dict[SplitName, SplitCard] = {"train": train.card, "validation": validation.card, "test": test.card}
     if settings.download.verify == "publisher":
-        _check_counts(source, splits)
+        check_counts(source, splits)
     means, deviations = channel_statistics(train.histogram)
-    comparable, reason = _comparable(source, splits, manifest)
+    comparable, reason = is_comparable(source, splits, manifest)
     card = Card(
         dataset=name,
         source=settings.download.source,
@@ -205,9 +198,6 @@ def _windowed(
         yield waiting.popleft().result()
 
 
-# What the data set is
-
-
 def _read_manifest(archives: Path) -> dict[str, Any]:
     """The manifest that download wrote, once its files are there in the length it says."""
     path = archives / "manifest.json"
@@ -224,39 +214,6 @@ def _read_manifest(archives: Path) -> dict[str, Any]:
                 f"{archives / file}: {found} bytes, {path} says {entry['num_bytes']}; run the stage download again"
             )
     return manifest
-
-
-def _published_count(splits: Mapping[SplitName, SplitCard], published: PublishedSplit) -> int:
-    """How many images the archives held for the publisher's split, our validation among its training images."""
-    ours: tuple[SplitName, ...] = ("train", "validation") if published == "train" else ("test",)
-    return sum(splits[name].num_images for name in ours)
-
-
-def _check_counts(source: Source, splits: Mapping[SplitName, SplitCard]) -> None:
-    for published, expected in source.num_images.items():
-        if (found := _published_count(splits, published)) != expected:
-            raise ValueError(
-                f"{source.title}: the {published} archives hold {found:,} images, the publisher's {expected:,}; "
-                "`verify: any` accepts a sample, and the report marks the data set"
-            )
-
-
-def _comparable(source: Source, splits: Mapping[SplitName, SplitCard], manifest: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether likelihoods on this test split may stand beside the published ones, and why (not)."""
-    expected, found = source.num_images["test"], splits["test"].num_images
-    if source.fingerprints.get("test") == splits["test"].fingerprint:
-        same = join_fingerprints(splits["train"].fingerprint, splits["validation"].fingerprint)
-        others = "so are" if same == source.fingerprints.get("train") else "not all of"
-        return True, f"the {found:,} test images are the published ones, {others} the training images"
-    if manifest and all(entry["verified"] == "publisher" for entry in manifest.values()):
-        return True, "every archive has the publisher's sha256"
-    if found != expected:
-        kind = "a sample: " if found < expected else ""
-        return False, f"{kind}{found:,} test images, the publisher's test split has {expected:,}"
-    if "test" in source.fingerprints:
-        return False, f"{found:,} test images as published, but not the same ones"
-    unknown = ", ".join(sorted(file for file, entry in manifest.items() if entry["verified"] != "publisher"))
-    return False, f"{found:,} test images as published, but {unknown} could not be verified by a published sha256"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""What a prepared data set may be compared with: whether its images are all of the published ones, and no others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pixelcnn.data.datasets import SplitCard, SplitName, join_fingerprints
+from pixelcnn.data.sources import PublishedSplit, Source
+
+
+def check_counts(source: Source, splits: Mapping[SplitName, SplitCard]) -> None:
+    """Raise ValueError unless the archives held as many images as the publisher's."""
+    for published, expected in source.num_images.items():
+        if (found := _published_count(splits, published)) != expected:
+            raise ValueError(
+                f"{source.title}: the {published} archives hold {found:,} images, the publisher's {expected:,}; "
+                "`verify: any` accepts a sample, and the report marks the data set"
+            )
+
+
+def is_comparable(
+    source: Source, splits: Mapping[SplitName, SplitCard], manifest: Mapping[str, Any]
+) -> tuple[bool, str]:
+    """Whether likelihoods on this test split may stand beside the published ones, and why (not).
+
+    They may if its images are the published ones, known by their fingerprint, or if all archives of the `manifest`
+    have the publisher's sha256.
+    """
+    expected, found = source.num_images["test"], splits["test"].num_images
+    if source.fingerprints.get("test") == splits["test"].fingerprint:
+        same = join_fingerprints(splits["train"].fingerprint, splits["validation"].fingerprint)
+        others = "so are" if same == source.fingerprints.get("train") else "not all of"
+        return True, f"the {found:,} test images are the published ones, {others} the training images"
+    if manifest and all(entry["verified"] == "publisher" for entry in manifest.values()):
+        return True, "every archive has the publisher's sha256"
+    if found != expected:
+        kind = "a sample: " if found < expected else ""
+        return False, f"{kind}{found:,} test images, the publisher's test split has {expected:,}"
+    if "test" in source.fingerprints:
+        return False, f"{found:,} test images as published, but not the same ones"
+    unknown = ", ".join(sorted(file for file, entry in manifest.items() if entry["verified"] != "publisher"))
+    return False, f"{found:,} test images as published, but {unknown} could not be verified by a published sha256"
+
+
+def _published_count(splits: Mapping[SplitName, SplitCard], published: PublishedSplit) -> int:
+    """How many images the archives held for the publisher's split, our validation among its training images."""
+    ours: tuple[SplitName, ...] = ("train", "validation") if published == "train" else ("test",)
+    return sum(splits[name].num_images for name in ours)
