@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -163,3 +164,8 @@ def test_a_bad_card_is_refused_by_name(content: str | None, message: str, tmp_pa
         (tmp_path / "card.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_card(tmp_path)
+
+
+def test_a_slice_of_a_column_is_read_from_where_it_begins() -> None:
+    column = pa.array([image.tobytes() for image in IMAGES[:5]], pa.binary(48)).slice(2, 2)
+    np.testing.assert_array_equal(datasets._values(column, np.uint8, 48), IMAGES[2:4].reshape(-1))

@@ -1,6 +1,7 @@
 """The command `pixelcnn`. Imports are inside the commands: `pixelcnn --help` waits for none of them."""
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def suite(args: argparse.Namespace) -> None:
     if args.origin:
         local = Path(args.origin).expanduser()
         origin = args.origin if "://" in args.origin else str(local.resolve())
-        text = re.sub(r"origin: publisher", lambda _: f"origin: {origin!r}", text)
+        text = re.sub(r"origin: publisher", lambda _: f"origin: {json.dumps(origin)}", text)
     text = text.replace("verify: publisher", f"verify: {args.verify}")
     if PARAMS.exists() and PARAMS.read_text() != text:
         kept = _free_name(PARAMS)

@@ -140,7 +140,7 @@ def _values(chunk: pa.Array, kind: type, width: int) -> npt.NDArray[Any]:
     """The buffer behind `chunk`, `width` values a row."""
     assert chunk.null_count == 0
     values: npt.NDArray[Any] = np.frombuffer(chunk.buffers()[1], kind)
-    return values[0 : (chunk.offset + len(chunk)) * width]
+    return values[chunk.offset * width : (chunk.offset + len(chunk)) * width]
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -1,0 +1,65 @@
+"""The command `pixelcnn`: suites are switched without losing anything, help is quick, mistakes are named."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixelcnn import config
+from pixelcnn.cli import main
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_suite_becomes_params_yaml_and_the_old_one_is_kept(here: Path) -> None:
+    (here / "params.yaml").write_text("mine\n")
+    main(["suite", "cifar10-small"])
+    assert list(config.load(here / "params.yaml").datasets) == ["cifar10"]
+    assert (here / "params.yaml.bak").read_text() == "mine\n"
+    main(["suite", "cifar10"])
+    assert (here / "params.yaml.bak").read_text() == "mine\n"
+    assert (here / "params.yaml.bak2").exists()
+
+
+def test_the_same_suite_again_keeps_no_copy(here: Path) -> None:
+    for _ in range(2):
+        main(["suite", "cifar10-small"])
+    assert [path.name for path in here.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("origin", ["archives", "it's \\here: # odd", "https://mirror.example/data"])
+def test_archives_by_hand_or_from_a_mirror(here: Path, origin: str) -> None:
+    main(["suite", "cifar10-small", "--origin", origin, "--verify", "any"])
+    download = config.load(here / "params.yaml").datasets["cifar10"].download
+    assert download.origin == (origin if "://" in origin else str(here / origin))
+    assert download.verify == "any"
+
+
+def test_an_unknown_suite_is_refused_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["suite", "mnist"])
+    assert end.value.code == 2
+    assert "suite: 'mnist' is not one of cifar10-small" in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
+def test_the_list_names_each_suite(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["suite", "--list"])
+    listed = capsys.readouterr().out
+    assert "cifar10-small" in listed
+    assert "imagenet64-box2017" in listed
+
+
+def test_help_waits_for_no_heavy_import() -> None:
+    script = (
+        "import sys\nfrom pixelcnn.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(', '.join({'torch', 'mlflow', 'pandas', 'pydantic'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

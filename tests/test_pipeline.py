@@ -1,0 +1,208 @@
+"""The whole pipeline, as a user runs it: `dvc repro` in a folder of its own, with a small params.yaml."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+RUN = "digits-gated"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout's files with a params.yaml that trains one tiny network for 30 steps, and a DVC repo without git."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "params.yaml").write_text("")
+    write_params(folder, {})
+    dvc(folder, "init", "--no-scm")
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    dvc(folder, "config", "core.no_scm", "true")
+    return folder
+
+
+def write_params(folder: Path, train: dict[str, Any]) -> None:
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    run = params["runs"][RUN]
+    run["model"] |= {"num_layers": 2, "hidden_channels": 8, "head_channels": 8}
+    run["train"] |= {"steps": 30, "batch_size": 16, "warmup_steps": 2, "validate_every": 10} | train
+    params["runs"] = {RUN: run}
+    params["train"] = {"log_every": 5, "checkpoint_every": 0.01}
+    params["evaluate"] |= {"num_train_images": 50, "samples_per_class": 2}
+    with (folder / "params.yaml").open("w") as handle:
+        YAML().dump(params, handle)
+
+
+def environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DO_NOT_TRACK": "true"}
+
+
+def call(folder: Path, *command: str, code: int = 0) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def dvc(folder: Path, *arguments: str, code: int = 0) -> str:
+    return call(folder, sys.executable, "-m", "dvc", *arguments, code=code)
+
+
+def python(folder: Path, *arguments: str, code: int = 0) -> str:
+    return call(folder, sys.executable, "-m", *arguments, code=code)
+
+
+def train_command(out: str) -> list[str]:
+    return [
+        sys.executable, "-m", "pixelcnn.stages.train", RUN, "--data", "data/prepared/digits",
+        "--out", f"models/{out}", "--report", f"reports/train/{out}",
+    ]  # fmt: skip
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path) -> Path:
+    """The project after its first `dvc repro`."""
+    dvc(project, "repro")
+    return project
+
+
+def weights(folder: Path, name: str) -> str:
+    return json.loads((folder / "models" / name / "config.json").read_text())["weights_sha256"]
+
+
+@pytest.mark.timeout(600)
+def test_repro_ends_with_tables_pictures_and_a_registered_version(finished: Path) -> None:
+    table = (finished / "reports" / "report" / "nll-digits.md").read_text()
+    assert "Gated PixelCNN, unconditional" in table
+    assert (finished / "reports" / "report" / "index.html").stat().st_size > 10_000
+    assert (finished / "reports" / "evaluate" / f"{RUN}.png").read_bytes().startswith(b"\x89PNG")
+    receipt = json.loads((finished / "reports" / "register" / f"{RUN}.json").read_text())
+    assert receipt["uri"] == "models:/digits@champion"
+    assert receipt["weights_sha256"] == weights(finished, RUN)
+    shown = python(finished, "pixelcnn.cli", "results")
+    assert "Gated PixelCNN, unconditional" in shown
+
+
+@pytest.mark.timeout(600)
+def test_a_second_repro_has_nothing_to_do(finished: Path) -> None:
+    assert "up to date" in dvc(finished, "repro")
+
+
+@pytest.mark.timeout(600)
+def test_metrics_and_plots_are_what_dvc_users_expect(finished: Path) -> None:
+    metrics = json.loads(dvc(finished, "metrics", "show", "--json").splitlines()[0])[""]["data"]
+    data = metrics[f"reports/evaluate/{RUN}.json"]["data"]
+    assert data["test"]["num_images"] == 500
+    assert 1 < data["test"]["bits_per_dim"] < 4.09
+    assert f"reports/train/{RUN}.csv" in dvc(finished, "plots", "show", "--json")
+
+
+@pytest.mark.timeout(600)
+def test_registering_again_adds_no_version_and_an_empty_registry_adopts_the_model(finished: Path) -> None:
+    register = [
+        "pixelcnn.stages.register", RUN, "--model", f"models/{RUN}", "--reports", "reports", "--out", "again.json",
+    ]  # fmt: skip
+    python(finished, *register)
+    assert json.loads((finished / "again.json").read_text())["version"] == 1
+    kept = finished / "mlflow.kept"
+    (finished / "mlflow.db").rename(kept)  # as after a clone and `dvc pull`
+    try:
+        python(finished, *register)
+        assert json.loads((finished / "again.json").read_text())["version"] == 1
+    finally:
+        for stale in finished.glob("mlflow.db*"):
+            stale.unlink()
+        kept.rename(finished / "mlflow.db")
+
+
+@pytest.mark.timeout(600)
+def test_a_registered_version_scores_images_without_the_project_at_hand(finished: Path) -> None:
+    script = (
+        "import mlflow, numpy as np; mlflow.set_tracking_uri('sqlite:///mlflow.db');"
+        "model = mlflow.pyfunc.load_model('models:/digits@champion');"
+        "print(model.predict(np.zeros((3, 1, 8, 8), np.uint8)).shape, model.metadata.signature.inputs)"
+    )
+    shown = call(finished, sys.executable, "-c", script)
+    assert "(3,)" in shown
+    assert "uint8" in shown
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(finished: Path, number: signal.Signals) -> None:
+    write_params(finished, {"steps": 400, "seed": 1})  # long enough to be interrupted
+    checkpoints = finished / "checkpoints"
+    if not (finished / "models" / "whole").exists():
+        call(finished, *train_command("whole"))
+    assert not list(checkpoints.glob("*.pt"))
+
+    child = subprocess.Popen(train_command("resumed"), cwd=finished, env=environment(), stdout=subprocess.DEVNULL)
+    wait_for(lambda: bool(list(checkpoints.glob("*.pt"))))
+    child.send_signal(number)
+    code = child.wait()
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    said = call(finished, *train_command("resumed"))
+    assert "resuming after step" in said
+    assert "resuming after step 400" not in said
+    assert weights(finished, "resumed") == weights(finished, "whole")
+    curves = [(finished / "reports" / "train" / f"{name}.csv").read_text() for name in ("whole", "resumed")]
+    steps = [[line.split(",")[0] for line in curve.splitlines()] for curve in curves]
+    assert set(steps[0]) <= set(steps[1])
+    assert len(steps[1]) == len(set(steps[1]))
+    assert not list(checkpoints.glob("*.pt"))
+
+
+@pytest.mark.timeout(600)
+def test_a_resumed_training_continues_its_mlflow_run(finished: Path) -> None:
+    script = (
+        "import mlflow, collections; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
+        "e = client.get_experiment_by_name('digits').experiment_id;"
+        "print(collections.Counter((r.info.run_name, r.info.status) for r in client.search_runs([e])))"
+    )
+    shown = call(finished, sys.executable, "-c", script)
+    assert "FINISHED" in shown
+    assert "KILLED" not in shown
+    assert "RUNNING" not in shown
+
+
+@pytest.mark.timeout(600)
+def test_a_user_s_mistake_is_one_clear_message_and_exit_code_2(finished: Path) -> None:
+    def refused(*arguments: str) -> str:
+        said = python(finished, *arguments, code=2)
+        assert "Traceback" not in said
+        return said
+
+    train = train_command("x")[2:]
+    assert "runs.nobody: missing; its runs are digits-gated" in refused(train[0], "nobody", *train[2:])
+    missing = [arg.replace("prepared/digits", "prepared/nowhere") for arg in train]
+    assert "card.json: no such file; the stage preprocess makes it" in refused(*missing)
+    write_params(finished, {"steps": -1})
+    assert f"params.yaml: runs.{RUN}.train.steps: -1 is refused" in refused(*train)
+    write_params(finished, {"learning_rate": 1e30, "gradient_clip": 1e30})
+    assert "the loss is nan" in refused(*train)
+    (finished / "models" / RUN / "model.safetensors").chmod(0o644)
+    path = finished / "models" / RUN / "model.safetensors"
+    content = path.read_bytes()
+    path.unlink()  # the workspace's file may be a link into DVC's cache
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    evaluate = ["--model", f"models/{RUN}", "--data", "data/prepared/digits", "--out", "x"]
+    write_params(finished, {})
+    assert "sha256 is" in refused("pixelcnn.stages.evaluate", RUN, *evaluate)
