@@ -17,6 +17,17 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
 
+# Python runs a sitecustomize module at every start: this one notes whom a process of the pipeline looks up
+AUDIT = """
+import sys
+def note(event, args):
+    if event == "socket.getaddrinfo":
+        open({log!r}, "a").write(f"{{args[0]}}\\n")
+    elif event == "socket.connect" and isinstance(args[1], tuple):
+        open({log!r}, "a").write(f"{{args[1][0]}}\\n")
+sys.addaudithook(note)
+"""
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,7 +35,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "dvc.yaml", folder)
-    (folder / "params.yaml").write_text("")
+    (folder / "audit").mkdir()
+    (folder / "audit" / "sitecustomize.py").write_text(AUDIT.format(log=str(folder / "looked-up")))
     write_params(folder, {})
     dvc(folder, "init", "--no-scm")
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
@@ -45,12 +57,15 @@ def write_params(folder: Path, train: dict[str, Any]) -> None:
 
 
 def environment() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DO_NOT_TRACK": "true"}
+    """A user's: none of the switches that make or CI would set."""
+    set_by_others = ("MLFLOW_", "DVC_", "PREFECT_", "DO_NOT_TRACK", "CI")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(set_by_others)}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def call(folder: Path, *command: str, code: int = 0) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+def call(folder: Path, *command: str, code: int = 0, audit: bool = False) -> str:
+    env = environment() | ({"PYTHONPATH": str(folder / "audit")} if audit else {})
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -80,7 +95,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
 @pytest.fixture(scope="module")
 def finished(project: Path) -> Path:
     """The project after its first `dvc repro`."""
-    dvc(project, "repro")
+    call(project, sys.executable, "-m", "dvc", "repro", audit=True)
     return project
 
 
@@ -99,6 +114,16 @@ def test_repro_ends_with_tables_pictures_and_a_registered_version(finished: Path
     assert receipt["weights_sha256"] == weights(finished, RUN)
     shown = python(finished, "pixelcnn.cli", "results")
     assert "Gated PixelCNN, unconditional" in shown
+
+
+@pytest.mark.timeout(600)
+def test_a_whole_run_looks_up_nobody_outside(finished: Path) -> None:
+    log = finished / "looked-up"
+    outside = set(log.read_text().split()) - {"localhost", "127.0.0.1", "::1"} if log.exists() else set()
+    assert not outside
+    again = "import socket; socket.getaddrinfo('example.invalid', 80)"  # the watch itself works
+    call(finished, sys.executable, "-c", again, code=1, audit=True)
+    assert "example.invalid" in log.read_text()
 
 
 @pytest.mark.timeout(600)
