@@ -1,6 +1,7 @@
-"""Progress of long work on stderr: a bar where somebody watches, a line per tenth where a log is written."""
+"""Progress of long work on stderr: a bar where somebody watches, a few lines where a log is written."""
 
 import sys
+import time
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -25,12 +26,16 @@ def progress(title: str, total: int, unit: str) -> Progress:
     return _Lines(title, total, unit)
 
 
+SECONDS_BETWEEN_LINES = 5.0
+
+
 class _Lines:
-    """A line for each tenth, because carriage returns make one endless line of a log, and one for the end."""
+    """A line for each tenth that took its time, and one for the end: carriage returns make a log one endless line."""
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = self.tenths = 0
+        self.said = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -43,9 +48,10 @@ class _Lines:
     def update(self, n: int) -> None:
         self.done += n
         tenths = min(10 * self.done // max(self.total, 1), 10)
-        if self.tenths < tenths < 10:
+        if self.tenths < tenths < 10 and time.monotonic() - self.said >= SECONDS_BETWEEN_LINES:
             self._say(f"{10 * tenths}%,")
         self.tenths = tenths
 
     def _say(self, how_far: str) -> None:
         print(f"{self.title}: {how_far} {self.done:,} {self.unit}", file=sys.stderr, flush=True)
+        self.said = time.monotonic()

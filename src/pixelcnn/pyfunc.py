@@ -5,6 +5,7 @@ safetensors and the rest is JSON.
 """
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -26,8 +27,12 @@ class BitsPerDim(PythonModel):
         """Load the model from the version's folder."""
         self.model = checkpoint.load(Path(context.artifacts["model"]))
 
-    # untyped on purpose: MLflow would take type hints for a signature, and warn about these
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: np.ndarray,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> np.ndarray:
         """Bits/dim of each image."""
         x = torch.from_numpy(np.array(model_input, dtype=np.uint8))
         if int(x.max()) >= self.model.data.levels:

@@ -4,6 +4,10 @@ One registered model per (data set, task): versions of one name answer the same 
 Aliases: `champion`, the version with the lowest validation bits/dim; `challenger`, the newest of the others.
 """
 
+from pixelcnn import tracking  # sets MLflow's switches, so it comes before MLflow itself
+
+# isort: split
+
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from pixelcnn import checkpoint, pyfunc, tracking
+from pixelcnn import checkpoint, pyfunc
 
 CODE = Path(__file__).parent  # travels with each version, so that loading needs no installed pixelcnn
 REQUIREMENTS = ["mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch"]

@@ -1,0 +1,183 @@
+"""The PixelCNN sees what its one stack can: the order holds, and the blind spot is exactly the stated one."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pixelcnn.likelihood import Categorical
+from pixelcnn.nn.causal_conv import CausalConv
+from pixelcnn.nn.conditioning import NoCondition
+from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
+from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
+from pixelcnn.nn.pixelcnn import PixelCNN
+from pixelcnn.sampling import walk
+from tests.fields import Field, Place, Shape, earlier, image, masked_convolution, measured, noise
+
+SIZES = {"num_layers": 2, "hidden_channels": 12, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 12}
+
+
+def small(data_channels: int, **changed: int) -> PixelCNN:
+    """A float64 network of 4 levels in evaluation mode: a 5x5 convolution and two blocks of 3x3."""
+    torch.manual_seed(0)
+    sizes = SIZES | changed
+    return PixelCNN(data_channels=data_channels, levels=4, condition=NoCondition(), **sizes).double().eval()
+
+
+def stated(shape: Shape, reaches: list[int]) -> Field:
+    """What a stack of masked convolutions knows, the first with mask A."""
+    field = image(shape)
+    for n, reach in enumerate(reaches):
+        field = masked_convolution(field, reach, "B" if n else "A")
+    return field
+
+
+def blind_spot(shape: Shape, reach_first: int, num_layers: int, p: Place) -> set[Place]:
+    """What the stack does not see of the rectangle it reaches, for kernels 3x3 after the first.
+
+    Going right takes going up: r rows above, it sees p1 + r - 1 columns to the right and no more.
+    """
+    _, _, width = shape
+    right = reach_first + num_layers
+    return {
+        (i, j, c)
+        for i, j, c in earlier(shape)[p]
+        if p[0] - i <= right and p[1] + reach_first + (p[0] - i) - 1 < j <= min(p[1] + right, width - 1)
+    }
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 9), (3, 5, 9)])
+def test_an_output_depends_on_what_its_masked_convolutions_pass_on_and_on_nothing_else(shape: Shape) -> None:
+    assert measured(small(shape[0]), shape) == stated(shape, [2, 1, 1])
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 9), (3, 5, 9)])
+def test_the_blind_spot_lies_up_and_to_the_right_and_two_stacks_see_it(shape: Shape) -> None:
+    one_stack = measured(small(shape[0], num_layers=3), shape)
+    torch.manual_seed(0)
+    gated = GatedPixelCNN(shape[0], 4, NoCondition(), dropout=0.0, **SIZES | {"num_layers": 4}).double()
+    two_stacks = measured(gated, shape)
+    for p in one_stack:
+        assert two_stacks[p] - one_stack[p] == blind_spot(shape, 2, 3, p)
+        assert one_stack[p] <= two_stacks[p]
+    assert any(blind_spot(shape, 2, 3, p) for p in one_stack)
+
+
+def test_depth_does_not_cure_the_blind_spot() -> None:
+    shape = (1, 3, 9)
+    seen = measured(small(1, num_layers=8), shape)[2, 0, 0]
+    assert {q for q in seen if q[0] == 1} == {(1, j, 0) for j in range(3)}
+
+
+def test_mask_a_twice_would_be_noticed() -> None:
+    network = small(3)
+    block = network.blocks[0]
+    block.down.mask[..., 0, 0] = colour_mask(colours(12, 3), colours(24, 3), "A").double()  # type: ignore[union-attr,operator,index]
+    first = network.convolutions[1]
+    first.row.mask[..., 0, 1] = colour_mask(colours(12, 3), colours(12, 3), "A").double()  # type: ignore[union-attr,operator,index]
+    network.head[1].mask[..., 0, 0] = colour_mask(colours(12, 3), colours(24, 3), "A").double()  # type: ignore[operator,index]
+    assert measured(network, (3, 3, 4)) != stated((3, 3, 4), [2, 1, 1])
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_the_cropped_convolution_is_the_masked_one(kernel_size: int) -> None:
+    p = kernel_size // 2
+    torch.manual_seed(0)
+    conv = CausalConv(colour_mask(colours(6, 3), colours(3, 3), "A"), kernel_size).double()
+    weight = torch.zeros(6, 3, kernel_size, kernel_size, dtype=torch.float64)
+    weight[:, :, :p] = conv.above.weight
+    weight[:, :, p, : p + 1] = (conv.row.weight * conv.row.mask)[:, :, 0]
+    x = torch.randn(2, 3, 4, 7, dtype=torch.float64)
+    expected = nn.functional.conv2d(x, weight, conv.row.bias, padding=p)
+    torch.testing.assert_close(conv(x), expected, rtol=0, atol=1e-12)
+
+
+def test_an_image_does_not_see_the_others_of_its_batch() -> None:
+    network, x = small(3).train(), noise((3, 5, 4), 4)
+    torch.testing.assert_close(network(x)[:1], network(x[:1]), rtol=0, atol=1e-12)
+
+
+def test_masked_weights_get_no_gradient() -> None:
+    network, x = small(3), noise((3, 5, 4), 2)
+    Categorical(4).nll(network(x), x).sum().backward()
+    for module in network.modules():
+        if isinstance(module, RowConv):
+            assert module.weight.grad is not None
+            assert (module.weight.grad[module.mask == 0] == 0).all()
+            assert (module.weight.grad[module.mask == 1] != 0).any()
+
+
+def test_parameters_are_those_counted_by_hand() -> None:
+    # first, 3 -> 24: 2 rows of 5, 2 pixels to the left, a centre tap that sees 0 + 1 + 2 of 3 colours
+    first = 3 * 24 * (10 + 2) + 8 * (0 + 1 + 2) + 24
+    # a block: 24 -> 12, the convolution with a row of 3, a pixel to the left and a centre tap of (1 + 2 + 3) / 9, -> 24
+    block = (24 * 12 * 6 // 9 + 12) + (12 * 12 * (3 + 1) + 12 * 12 * 6 // 9 + 12) + (12 * 24 * 6 // 9 + 24)
+    head = (24 * 12 * 6 // 9 + 12) + (12 * 12 * 6 // 9 + 12)
+    assert num_parameters(small(3)) == first + 2 * block + head
+
+
+def test_probabilities_sum_to_one() -> None:
+    pmf = Categorical(4).log_pmf(small(3)(noise((3, 5, 4), 2))).exp()
+    torch.testing.assert_close(pmf.sum(1), torch.ones(2, 3, 5, 4).double(), rtol=0, atol=1e-12)
+
+
+def test_the_probabilities_of_all_images_sum_to_one() -> None:
+    every = torch.cartesian_prod(*[torch.arange(4)] * 4).view(-1, 1, 2, 2)
+    total = (-Categorical(4).nll(small(1)(every), every)).exp().sum()
+    assert float(total) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_few_images_are_learnt_by_heart() -> None:
+    torch.manual_seed(0)
+    network = PixelCNN(1, 4, NoCondition(), **SIZES | {"hidden_channels": 32, "head_channels": 32})
+    x = noise((1, 6, 6), 8)
+    assert learnt(network, x, steps=300) < 0.05
+
+
+def learnt(network: nn.Module, x: Tensor, steps: int) -> float:
+    """bits/dim of images after some steps of Adam on all of them, beside what their first sub-pixels must cost."""
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    loss = torch.tensor(math.inf)
+    for _ in range(steps):
+        loss = Categorical(4).nll(network(x), x).mean() / (x[0].numel() * math.log(2))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kernels", [(3, 5), (5, 3)])
+def test_incremental_logits_are_the_full_ones(channels: int, kernels: tuple[int, int]) -> None:
+    network = small(channels, kernel_size=kernels[0], first_kernel_size=kernels[1])
+    x = noise((channels, 5, 7), 2)
+    full = network(x)
+    stepped = torch.zeros_like(full)
+
+    def follow(i: int, j: int, c: int, logits: Tensor) -> Tensor:
+        stepped[:, :, c, i, j] = logits
+        return x[:, c, i, j]
+
+    with torch.no_grad():
+        list(walk(network.stepper(2, 5, 7), follow))
+    torch.testing.assert_close(stepped, full, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (1, 7, 1), (1, 3, 11)])
+def test_any_image_size_will_do(shape: Shape) -> None:
+    assert small(1)(noise(shape, 2)).shape == (2, 4, *shape)
+
+
+def test_a_condition_is_refused_by_the_network_and_by_its_stepper() -> None:
+    network = small(1)
+    with pytest.raises(ValueError, match="unconditional"):
+        network(noise((1, 2, 2), 1), torch.tensor([0]))
+    with pytest.raises(ValueError, match="unconditional"):
+        network.stepper(1, 2, 2, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("key", ["hidden_channels", "head_channels"])
+def test_sizes_that_do_not_divide_into_colours_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key}: 10 is not a multiple of the data's 3 channels"):
+        small(3, **{key: 10})
