@@ -10,6 +10,8 @@ from pixelcnn.model import Data, Model, build
 
 Build = Callable[..., Model]
 
+torch.set_num_threads(1)  # networks this small run slower on more
+
 
 @pytest.fixture
 def small_model() -> Build:

@@ -94,3 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=suite)
     return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,15 @@
-"""Which sub-pixels an output depends on: by a network's gradients, and by sets alone, without a network.
+"""What networks are asked: which sub-pixels an output depends on, and whether images can be learnt by heart.
 
-Sets are worked out pixel by pixel in plain Python: a field maps a feature's place (row, column, colour) to the
-sub-pixels (row, column, channel) that the feature knows.
+Dependencies are measured by gradients, and worked out by sets in plain Python, pixel by pixel and without a network: a
+field maps a feature's place (row, column, colour) to the sub-pixels (row, column, channel) that the feature knows.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
+
+from pixelcnn.likelihood import Categorical
 
 Place = tuple[int, int, int]
 Field = dict[Place, frozenset[Place]]
@@ -76,3 +80,17 @@ def masked_convolution(field: Field, reach: int, mask_type: str) -> Field:
 def mixed_colours(field: Field) -> Field:
     """A 1x1 convolution with mask B."""
     return {(i, j, c): union(field, [(i, j, colour) for colour in range(c + 1)]) for i, j, c in field}
+
+
+def excess(network: nn.Module, x: Tensor, steps: int) -> float:
+    """Train on different images; by how many bits/dim they cost more than the log2(B) bits each that say which one it
+    is. Less than zero would be a leak."""
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(steps):
+        nats = Categorical(4).nll(network(x), x).mean()
+        optimizer.zero_grad()
+        nats.backward()
+        optimizer.step()
+    with torch.no_grad():
+        nats = Categorical(4).nll(network(x), x).mean()
+    return float((nats - math.log(len(x))) / (x[0].numel() * math.log(2)))

@@ -1,0 +1,184 @@
+"""The discretised logistic mixture: a distribution over pixels, whatever its parameters, and accurate in float32."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pixelcnn.logistic_mixture import LogisticMixture, log1mexp, log_bin
+
+EXTREMES = (0.0, 1.0, 30.0, 1e3, 1e6)  # factors of normal parameters: tails, scales from exp(-7) to far past any image
+
+
+def outputs(likelihood: LogisticMixture, channels: int, num: int = 2, size: int = 2, factor: float = 1.0) -> Tensor:
+    """Random parameters (num, P, size, size), float64."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (num, likelihood.num_outputs(channels), size, size)
+    return factor * torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+def pixels(likelihood: LogisticMixture, channels: int, num: int = 2, size: int = 2) -> Tensor:
+    """Random images (num, C, size, size), uint8, with both end levels among them."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(0, likelihood.levels, (num, channels, size, size), generator=generator, dtype=torch.uint8)
+    x[0, :, 0, 0], x[0, :, 0, 1] = 0, likelihood.levels - 1
+    return x
+
+
+def picked(likelihood: LogisticMixture, output: Tensor, x: Tensor) -> Tensor:
+    """-log p by the log_pmf of each sub-pixel, (B,) nats."""
+    return -likelihood.log_pmf(output, x).gather(1, x.long().unsqueeze(1)).sum((1, 2, 3, 4))
+
+
+def test_outputs_per_pixel_are_those_of_the_paper() -> None:
+    assert LogisticMixture(256, 10).num_outputs(3) == 100
+    assert LogisticMixture(256, 10).num_outputs(1) == 30
+
+
+@pytest.mark.parametrize("factor", EXTREMES)
+@pytest.mark.parametrize(("channels", "levels"), [(1, 2), (1, 256), (3, 17), (3, 256)])
+def test_probabilities_of_a_sub_pixel_sum_to_one(channels: int, levels: int, factor: float) -> None:
+    likelihood = LogisticMixture(levels, 3)
+    log_pmf = likelihood.log_pmf(outputs(likelihood, channels, factor=factor), pixels(likelihood, channels))
+    assert log_pmf.shape == (2, levels, channels, 2, 2)
+    assert log_pmf.dtype == torch.float64
+    assert log_pmf.isfinite().all()  # far tails have a logarithm, too
+    torch.testing.assert_close(log_pmf.exp().sum(1), torch.ones(2, channels, 2, 2).double(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_nll_is_minus_the_sum_of_log_pmf_of_each_sub_pixel_given_the_earlier_ones(channels: int) -> None:
+    likelihood = LogisticMixture(5, 3)
+    output, x = outputs(likelihood, channels), pixels(likelihood, channels)
+    torch.testing.assert_close(likelihood.nll(output, x), picked(likelihood, output, x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_pmf_of_one_sub_pixel_is_that_of_the_whole_image() -> None:
+    likelihood = LogisticMixture(6, 4)
+    output, x = outputs(likelihood, 3), pixels(likelihood, 3)
+    whole = likelihood.log_pmf(output, x)
+    for c, i, j in itertools.product(range(3), range(2), range(2)):
+        one = likelihood.log_pmf_of(c, output[:, :, i, j], x[:, :c, i, j])
+        torch.testing.assert_close(one, whole[:, :, c, i, j], rtol=0, atol=1e-12)
+
+
+def test_the_pmf_of_a_channel_does_not_depend_on_itself_or_later_ones() -> None:
+    likelihood = LogisticMixture(6, 4)
+    output, x = outputs(likelihood, 3), pixels(likelihood, 3)
+    before, after = (likelihood.log_pmf(output, torch.cat([x[:, :1], rest], 1)) for rest in (x[:, 1:], 5 - x[:, 1:]))
+    assert torch.equal(before[:, :, :2], after[:, :, :2])
+    assert (before[:, :, 2] != after[:, :, 2]).any()
+
+
+@pytest.mark.parametrize("factor", EXTREMES)
+def test_probabilities_of_all_pixels_of_four_levels_sum_to_one(factor: float) -> None:
+    likelihood = LogisticMixture(4, 3)
+    x = torch.cartesian_prod(*[torch.arange(4)] * 3)[:, :, None, None]  # every pixel there is
+    output = outputs(likelihood, 3, num=1, size=1, factor=factor).expand(64, -1, -1, -1)
+    assert likelihood.nll(output, x).neg().exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_pixels_probability_is_the_mixture_density_integrated_over_its_bins() -> None:
+    """By the plain formulas, one component at a time, against Simpson's rule on each bin (the ends to 60 scales)."""
+    likelihood, x = LogisticMixture(4, 2), (2, 0, 3)
+    parameters = outputs(likelihood, 3, num=1, size=1)
+    p = parameters.flatten().view(-1, 2)  # blocks of 2 components: logits; mean, log-scale; mean, log-scale, 1; ... 2
+    scaled = [2 * level / 3 - 1 for level in x]
+    total = 0.0
+    for m in range(2):
+        product = float(p[0].softmax(0)[m])
+        means = [
+            float(p[1, m]),
+            float(p[3, m] + p[5, m].tanh() * scaled[0]),
+            float(p[6, m] + p[8, m].tanh() * scaled[0] + p[9, m].tanh() * scaled[1]),
+        ]
+        for c, log_scale in enumerate((p[2, m], p[4, m], p[7, m])):
+            product *= _integral(means[c], math.exp(log_scale), x[c])
+        total += product
+    nats = likelihood.nll(parameters, torch.tensor(x).view(1, 3, 1, 1))
+    assert nats.item() == pytest.approx(-math.log(total), abs=1e-7)
+
+
+def _integral(mean: float, s: float, level: int) -> float:
+    """A logistic's density over one of 4 bins, the ends to 60 scales past the mean or the edge."""
+    low = min(mean, -1.0) - 60 * s if level == 0 else (2 * level - 1) / 3 - 1
+    high = max(mean, 1.0) + 60 * s if level == 3 else (2 * level + 1) / 3 - 1
+    t = torch.linspace(low, high, 20_001, dtype=torch.float64)
+    density = torch.exp(-(t - mean).abs() / s) / (s * (1 + torch.exp(-(t - mean).abs() / s)) ** 2)
+    weights = torch.full_like(t, 2.0)
+    weights[1::2] = 4.0
+    weights[[0, -1]] = 1.0
+    return float((density * weights).sum() * (t[1] - t[0]) / 3)
+
+
+@pytest.mark.parametrize("factor", EXTREMES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nll_in_float32_is_that_of_float64(channels: int, factor: float) -> None:
+    likelihood = LogisticMixture(256, 10)
+    output = outputs(likelihood, channels, num=8, size=8, factor=factor).float()
+    x = pixels(likelihood, channels, num=8, size=8)
+    nats = likelihood.nll(output, x)
+    assert nats.dtype == torch.float32
+    torch.testing.assert_close(nats.double(), picked(likelihood, output.double(), x), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_nll_is_computed_in_float32_even_under_autocast(dtype: torch.dtype) -> None:
+    likelihood = LogisticMixture(256, 10)
+    output, x = outputs(likelihood, 3).to(dtype), pixels(likelihood, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        nats = likelihood.nll(output, x)
+    assert nats.dtype == torch.float32
+    assert torch.equal(nats, likelihood.nll(output.float(), x))
+
+
+@pytest.mark.parametrize("factor", [*EXTREMES, 1e12])
+def test_gradients_are_finite_everywhere_even_where_a_level_is_all_but_impossible(factor: float) -> None:
+    likelihood = LogisticMixture(256, 10)
+    output = outputs(likelihood, 3, num=4, size=4, factor=factor).float().requires_grad_()
+    nats = likelihood.nll(output, pixels(likelihood, 3, num=4, size=4))
+    nats.sum().backward()
+    assert nats.isfinite().all()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+    assert (output.grad != 0).any()
+
+
+@pytest.mark.parametrize("level", [0, 100, 255])
+@pytest.mark.parametrize("mean", [-1e6, 1e6])
+def test_a_mean_far_off_is_drawn_towards_its_pixel(mean: float, level: int) -> None:
+    output = torch.tensor([0.0, mean, 0.0]).view(1, 3, 1, 1).requires_grad_()
+    LogisticMixture(256, 1).nll(output, torch.full((1, 1, 1, 1), level)).sum().backward()
+    assert output.grad is not None
+    slope = float(output.grad[0, 1])
+    beyond_its_edge = (level, mean) in ((0, -1e6), (255, 1e6))  # the tail is the pixel's own: nothing to gain
+    assert slope == 0 if beyond_its_edge else slope * mean > 0
+
+
+@pytest.mark.parametrize("log_width", [-200.0, -90.0, -20.0, -13.8, -5.0, 0.0, 3.0, 7.0])
+def test_the_logarithm_of_a_bins_width_is_accurate_from_tiny_to_wide(log_width: float) -> None:
+    argument = torch.tensor(log_width, requires_grad=True)
+    value = log1mexp(argument)
+    value.backward()
+    w = math.exp(log_width)
+    expected = math.log(-math.expm1(-w)) if w < 30 else 0.0
+    slope = w / math.expm1(w) if w < 30 else 0.0
+    assert value.item() == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert argument.grad is not None
+    assert argument.grad.item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+def test_a_sharp_logistic_puts_its_mass_on_the_level_of_its_mean() -> None:
+    mean = torch.tensor(2 * 77 / 255 - 1, dtype=torch.float64)
+    log_p = log_bin(torch.arange(256), mean, torch.tensor(-7.0, dtype=torch.float64), 256)
+    assert int(log_p.argmax()) == 77
+    assert float(log_p[77].exp()) == pytest.approx(math.tanh(math.exp(7) / 255 / 2), abs=1e-9)
+
+
+def test_scales_below_the_papers_bound_are_the_bound() -> None:
+    likelihood = LogisticMixture(256, 1)
+    x = torch.full((1, 1, 1, 1), 128)
+    at, below = (likelihood.nll(torch.tensor([0.0, 0.1, s]).view(1, 3, 1, 1), x) for s in (-7.0, -50.0))
+    assert torch.equal(at, below)
