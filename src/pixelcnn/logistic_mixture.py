@@ -1,8 +1,8 @@
-"""The likelihood of PixelCNN++: a mixture of discretised logistics over whole pixels (arXiv:1701.05517, section 2.1-2.2).
+"""The likelihood of PixelCNN++: a mixture of discretised logistics over whole pixels (arXiv:1701.05517, 2.1 and 2.2).
 
-A level k is the bin x_k -+ h of the real line, x_k = 2k / (L-1) - 1 in [-1, 1] and h = 1 / (L-1); the first and the last
-bin take the tails. Given its mixture component m, channel c of a pixel is logistic around a mean that depends linearly
-on the pixel's earlier channels:
+A level k is the bin x_k -+ h of the real line, x_k = 2k / (L-1) - 1 in [-1, 1] and h = 1 / (L-1); the first and the
+last bin take the tails. Given its mixture component m, channel c of a pixel is logistic around a mean that depends
+linearly on the pixel's earlier channels:
 
     mean = mu_mc + sum over c' < c of tanh(gamma_mcc') x_c',    p(x | m) = product over c of p(x_c | m, x_<c)
     p(x) = sum over m of pi_m p(x | m),    p(x_c | x_<c) = sum over m of p(m | x_<c) p(x_c | m, x_<c)

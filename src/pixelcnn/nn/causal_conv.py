@@ -14,7 +14,8 @@ class CausalConv(nn.Module):
     """The p rows above a pixel in full, p pixels to its left in full, the pixel itself by `centre_mask` (O, I)."""
 
     def __init__(self, centre_mask: Tensor, kernel_size: int):
-        assert kernel_size >= 3 and kernel_size % 2, f"{kernel_size} is not an odd number of at least 3"
+        assert kernel_size % 2, f"{kernel_size} is not odd: a masked kernel has a centre"
+        assert kernel_size >= 3, f"{kernel_size} is not at least 3: 1 is a RowConv"
         super().__init__()
         outputs, inputs = centre_mask.shape
         self.reach = kernel_size // 2
@@ -45,7 +46,6 @@ class CausalState:
         finished = F.pad(self.left[..., p:], (p, p))
         self.above = torch.cat([self.above[:, :, 1:], finished], dim=2)
         self.link = self.conv.above(self.above)
-        self.left = self.left.new_zeros(self.left.shape)
 
     def write(self, pixel: Tensor) -> None:
         """The input at the current column is `pixel` (B, I, 1, 1)."""

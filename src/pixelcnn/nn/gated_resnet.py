@@ -64,7 +64,7 @@ class NormedUpsampling(nn.ConvTranspose2d):
     def __init__(self, inputs: int, outputs: int, stream: Stream):
         aside = (0, stream.right)
         super().__init__(inputs, outputs, stream.kernel, stride=2, padding=aside, output_padding=aside)
-        self.gain = nn.Parameter(torch.ones(outputs))
+        self.gain = nn.Parameter(torch.full((outputs,), 2.0))  # a fine pixel meets a quarter of the kernel
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # the size of the output is not to be chosen
         weight = normed(self.weight, self.gain, dim=1)

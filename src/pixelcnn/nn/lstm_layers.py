@@ -27,8 +27,9 @@ def gate_mask(inputs: int, hidden: int, data_channels: int) -> Tensor:
 
 
 class RowLSTM(nn.Module):
-    """A row after the other, from the row above's states within p = kernel_size // 2 columns: (B, I, H, W) ->
-    (B, F, H, W). Knows a triangle above the pixel."""
+    """A row after the other, from the states of the row above, p = kernel_size // 2 to either side: (B, I, H, W) ->
+    (B, F, H, W). A state knows the inputs of a triangle above its pixel, and of p pixels to its left.
+    """
 
     def __init__(self, inputs: int, hidden: int, data_channels: int, kernel_size: int):
         super().__init__()
@@ -48,7 +49,7 @@ class RowLSTM(nn.Module):
 
 def skew(x: Tensor) -> Tensor:
     """(B, F, H, W) -> (B, F, H, D): row i shifted i columns to the right, so that a diagonal becomes a column."""
-    b, features, height, width = x.shape
+    b, features, height, _ = x.shape
     flat = F.pad(x, (0, height)).reshape(b, features, -1)
     return flat[..., :-height].view(b, features, height, -1)
 
@@ -85,7 +86,8 @@ class DiagonalLSTM(nn.Module):
 
 class DiagonalBiLSTM(nn.Module):
     """A DiagonalLSTM from the left, and one from the right whose states are moved down by a row, since those of a
-    pixel's own row know what comes after it: (B, I, H, W) -> (B, F, H, W)."""
+    pixel's own row know what comes after it: (B, I, H, W) -> (B, F, H, W).
+    """
 
     def __init__(self, inputs: int, hidden: int, data_channels: int):
         super().__init__()
