@@ -27,6 +27,13 @@ BAD: list[tuple[str, Any, str]] = [
     (f"{GATED}.model.dropout", 1.0, rf"{GATED}\.model\.dropout: 1\.0 is refused: input should be less than 1"),
     (f"{GATED}.model.kernel_size", 4, rf"{GATED}\.model\.kernel_size: 4 is not an odd number"),
     (f"{GATED}.model.first_kernel_size", 1, rf"{GATED}\.model\.first_kernel_size: 1 is not an odd .* at least 3"),
+    (
+        f"{GATED}.model.name",
+        "transformer",
+        rf"{GATED}\.model\.name: 'transformer' is not one of 'gated_pixelcnn', 'pixelcnn'",
+    ),
+    (f"{GATED}.model.name", MISSING, rf"{GATED}\.model\.name: missing"),
+    (f"{GATED}.model.attention", True, rf"{GATED}\.model\.attention: unknown key"),
     (f"{GATED}.dataset", "mnist", rf"{GATED}\.dataset: 'mnist' is not one of datasets: digits"),
     ("runs.a b", {}, r"runs\.a b: 'a b' is refused: string should match pattern"),
     (
@@ -87,6 +94,8 @@ def test_a_file_that_is_not_yaml_or_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_has_a_default() -> None:
-    sections = [config.Params, config.Dataset, config.Download, config.Preprocess, config.Run, config.GatedPixelCNN,
-                config.Train, config.TrainProcess, config.Evaluate, config.Baseline]  # fmt: skip
+    sections = [
+        value for value in vars(config).values() if isinstance(value, type) and issubclass(value, config.Section)
+    ]
+    assert config.PixelCNN in sections
     assert all(field.is_required() for section in sections for field in section.model_fields.values())

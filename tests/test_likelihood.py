@@ -16,7 +16,7 @@ def test_probabilities_of_a_sub_pixel_sum_to_one_and_nll_is_minus_the_sum_of_log
     model = small_model(channels)
     x = images(model, 3)
     logits = model.network(x)
-    log_pmf = model.likelihood.log_pmf(logits)
+    log_pmf = model.likelihood.log_pmf(logits, x)
     torch.testing.assert_close(log_pmf.exp().sum(1), torch.ones(3, *model.shape, dtype=torch.float64))
     picked = log_pmf.gather(1, x.long().unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(model.likelihood.nll(logits, x), -picked.sum((1, 2, 3)))

@@ -48,6 +48,13 @@ def test_probabilities_of_a_sub_pixel_sum_to_one(channels: int, levels: int, fac
     torch.testing.assert_close(log_pmf.exp().sum(1), torch.ones(2, channels, 2, 2).double(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_probabilities_are_float64_whatever_the_outputs_are(dtype: torch.dtype) -> None:
+    likelihood = LogisticMixture(256, 3)
+    output, x = outputs(likelihood, 3).to(dtype), pixels(likelihood, 3)
+    assert torch.equal(likelihood.log_pmf(output, x), likelihood.log_pmf(output.double(), x))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_nll_is_minus_the_sum_of_log_pmf_of_each_sub_pixel_given_the_earlier_ones(channels: int) -> None:
     likelihood = LogisticMixture(5, 3)

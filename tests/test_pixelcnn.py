@@ -143,7 +143,8 @@ def test_parameters_are_those_counted_by_hand() -> None:
 
 
 def test_probabilities_sum_to_one() -> None:
-    pmf = Categorical(4).log_pmf(small(3)(noise((3, 5, 4), 2))).exp()
+    x = noise((3, 5, 4), 2)
+    pmf = Categorical(4).log_pmf(small(3)(x), x).exp()
     torch.testing.assert_close(pmf.sum(1), torch.ones(2, 3, 5, 4).double(), rtol=0, atol=1e-12)
 
 
@@ -168,8 +169,8 @@ def test_incremental_logits_are_the_full_ones(channels: int, kernels: tuple[int,
     full = network(x)
     stepped = torch.zeros_like(full)
 
-    def follow(i: int, j: int, c: int, logits: Tensor) -> Tensor:
-        stepped[:, :, c, i, j] = logits
+    def follow(i: int, j: int, c: int, outputs: Tensor) -> Tensor:
+        stepped[:, :, c, i, j] = outputs[:, :, c]
         return x[:, c, i, j]
 
     with torch.no_grad():

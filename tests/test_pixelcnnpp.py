@@ -170,9 +170,16 @@ def test_the_length_of_a_kernel_does_not_matter() -> None:
     torch.testing.assert_close(net(x), expected)
 
 
+def test_padding_is_told_from_a_grey_image() -> None:
+    grey = torch.full((1, 3, 8, 8), (LEVELS - 1) / 2)
+    net = network(3)
+    for stream in net.first(net.inputs(grey)):
+        assert ((stream[..., 0, 0] - stream[..., 4, 4]).abs() > 0).all()
+
+
 def test_features_begin_with_about_unit_variance() -> None:
     net = network(3, hidden_channels=64, num_resnets=2, num_resolutions=3)
-    _, ul = net.trunk(net.first(net.scale(images(4, 3, 16, 16))), None)
+    _, ul = net.trunk(net.first(net.inputs(images(4, 3, 16, 16))), None)
     assert 0.3 < ul.std().item() < 3
 
 

@@ -19,8 +19,8 @@ def test_incremental_logits_are_the_full_ones(
     stepped = torch.zeros_like(full)
     _, height, width = model.shape
 
-    def follow(i: int, j: int, c: int, logits: torch.Tensor) -> torch.Tensor:
-        stepped[:, :, c, i, j] = logits
+    def follow(i: int, j: int, c: int, outputs: torch.Tensor) -> torch.Tensor:
+        stepped[:, :, c, i, j] = outputs[:, :, c]
         return x[:, c, i, j]
 
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_samples_have_the_frequencies_that_the_model_states(small_model: Build) 
     drawn = sample(model, 20_000, torch.Generator().manual_seed(0)).long()
     stepper = FullStepper(model.network, torch.zeros(1, *model.shape, dtype=torch.uint8), None)
     stepper.begin_row(0)
-    expected = model.likelihood.log_pmf(stepper.logits(0))[0].exp()
+    expected = model.likelihood.log_pmf_of(0, stepper.outputs(0), torch.empty(1, 0))[0].exp()
     shares = torch.bincount(drawn[:, 0, 0, 0], minlength=model.data.levels) / len(drawn)
     torch.testing.assert_close(shares.double(), expected.detach(), rtol=0, atol=0.015)
 

@@ -5,15 +5,33 @@ reads is the part of params.yaml that dvc.yaml names under its `params`.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]  # of stages, folders, models
 Count = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T", bound=BaseModel)
+
+
+def _odd(size: int) -> int:
+    """A masked kernel has a centre."""
+    if size % 2 == 0:
+        raise ValueError("is not an odd number")
+    return size
+
+
+def _odd_and_wider_than_a_pixel(size: int) -> int:
+    """A first kernel sees no pixel but those beside its centre."""
+    if size % 2 == 0 or size < 3:
+        raise ValueError("is not an odd number of at least 3")
+    return size
+
+
+Kernel = Annotated[Count, AfterValidator(_odd)]
+FirstKernel = Annotated[Count, AfterValidator(_odd_and_wider_than_a_pixel)]
 
 
 class Section(BaseModel):
@@ -54,22 +72,62 @@ class GatedPixelCNN(Section):
     condition: Literal["none", "label"]
     num_layers: Count
     hidden_channels: Count  # p of figure 2; a multiple of the data's channels
-    kernel_size: Count
-    first_kernel_size: Count
+    kernel_size: Kernel
+    first_kernel_size: FirstKernel
     head_channels: Count
     dropout: Fraction
 
-    @model_validator(mode="after")
-    def kernels_are_odd(self) -> "GatedPixelCNN":
-        """A masked kernel has a centre, so its size is odd; the first one needs a pixel beside the centre."""
-        for key in ("kernel_size", "first_kernel_size"):
-            size = getattr(self, key)
-            if size % 2 == 0 or (size < 3 and key == "first_kernel_size"):
-                raise ValueError(f"{key}: {size} is not an odd number" + (" of at least 3" if "first" in key else ""))
-        return self
+
+class PixelCNN(Section):
+    """PixelCNN (arXiv:1601.06759, section 3.5): residual blocks of masked convolutions, with its blind spot."""
+
+    name: Literal["pixelcnn"]
+    condition: Literal["none"]
+    num_layers: Count  # residual blocks after the first convolution
+    hidden_channels: Count  # h of figure 5
+    kernel_size: FirstKernel
+    first_kernel_size: FirstKernel
+    head_channels: Count
 
 
-Model = GatedPixelCNN  # the next architecture makes this Annotated[A | B, Field(discriminator="name")]
+class RowLSTM(Section):
+    """PixelRNN of Row LSTM layers (arXiv:1601.06759, section 3.1)."""
+
+    name: Literal["row_lstm"]
+    condition: Literal["none"]
+    num_layers: Count
+    hidden_channels: Count
+    kernel_size: Kernel
+    first_kernel_size: FirstKernel
+    head_channels: Count
+
+
+class DiagonalBiLSTM(Section):
+    """PixelRNN of Diagonal BiLSTM layers (arXiv:1601.06759, section 3.2)."""
+
+    name: Literal["diagonal_bilstm"]
+    condition: Literal["none"]
+    num_layers: Count
+    hidden_channels: Count
+    first_kernel_size: FirstKernel
+    head_channels: Count
+
+
+class PixelCNNPlusPlus(Section):
+    """PixelCNN++ (arXiv:1701.05517): whole pixels, and a mixture of discretised logistics."""
+
+    name: Literal["pixelcnn++"]
+    condition: Literal["none", "label"]
+    hidden_channels: Count
+    num_resnets: Count  # per resolution and pass
+    num_resolutions: Annotated[int, Field(ge=1, le=3)]
+    num_mixtures: Count
+    dropout: Fraction
+
+
+Architecture = GatedPixelCNN | PixelCNN | RowLSTM | DiagonalBiLSTM | PixelCNNPlusPlus
+Model = Annotated[Architecture, Field(discriminator="name")]
+ARCHITECTURES = [get_args(section.model_fields["name"].annotation)[0] for section in get_args(Architecture)]
 
 
 class ModelFile(Section):
@@ -185,12 +243,22 @@ def check(schema: type[T], content: Any, where: str) -> T:
 
 
 def _fault(loc: tuple[int | str, ...], message: str, kind: str, given: Any) -> str:
-    key = ".".join(str(part) for part in loc if part != "[key]")
-    if kind == "missing":
-        return f"{key}: missing"
-    if kind == "extra_forbidden":
-        return f"{key}: unknown key (value {given!r}); is it misspelt?"
+    # pydantic puts the architecture's name after "model", and "[key]" after a bad key of a mapping
+    tagged = [n for n, part in enumerate(loc) if n and loc[n - 1] == "model" and part in ARCHITECTURES]
+    parts = [part for n, part in enumerate(loc) if part != "[key]" and n not in tagged]
+    key = ".".join(str(part) for part in parts)
     message = message.removeprefix("Value error, ")
-    if kind == "value_error":
-        return f"{key}.{message}" if key else message
+    match kind:
+        case "missing":
+            return f"{key}: missing"
+        case "extra_forbidden":
+            return f"{key}: unknown key (value {given!r}); is it misspelt?"
+        case "union_tag_not_found":
+            return f"{key}.name: missing"
+        case "union_tag_invalid":
+            return f"{key}.name: {given['name']!r} is not one of {message.rpartition(': ')[2]}"
+        case "value_error" if message.startswith("is "):
+            return f"{key}: {given!r} {message}"
+        case "value_error":
+            return f"{key}.{message}" if key else message
     return f"{key}: {given!r} is refused: {message[0].lower()}{message[1:]}"

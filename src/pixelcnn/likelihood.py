@@ -1,17 +1,35 @@
-"""What a network's output means: a distribution over the levels of every sub-pixel.
+"""What a network's output means: a distribution over the levels of every sub-pixel, given those before it.
 
-A likelihood offers `num_outputs`, `nll`, `log_pmf` and `draw`; networks, training, evaluation, sampling and coding know
-no more of it. Sampling draws from `log_pmf` by one uniform number per sub-pixel, so that any likelihood samples and
-codes alike.
+Networks, training, evaluation, sampling and coding know a likelihood by its four methods alone. Drawing takes one
+uniform number per sub-pixel and its `log_pmf_of`, so that any likelihood samples and codes alike.
 
-Shapes: B batch, L levels, C channels, H rows, W columns.
+Shapes: B batch, N pixels (any), L levels, C channels, H rows, W columns.
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class Likelihood(Protocol):
+    """`output` is what a network returns for integers x (B, C, H, W); `at_pixel` the same of N pixels, no H and W."""
+
+    levels: int
+
+    def num_outputs(self, data_channels: int) -> int:
+        """Network outputs per pixel."""
+
+    def nll(self, output: Tensor, x: Tensor) -> Tensor:
+        """-log p(x) in nats per image, (B,), in float32 at least."""
+
+    def log_pmf(self, output: Tensor, x: Tensor) -> Tensor:
+        """log p of every level of every sub-pixel, given the earlier channels of its pixel in x: (B, L, C, H, W)."""
+
+    def log_pmf_of(self, channel: int, at_pixel: Tensor, earlier: Tensor) -> Tensor:
+        """log p (N, L) of every level of one channel, given the pixels' earlier channels (N, channel)."""
 
 
 class Categorical:
@@ -32,9 +50,13 @@ class Categorical:
         nats = F.cross_entropy(rows.reshape(-1, self.levels).to(dtype), _flat(x), reduction="none")
         return nats.view(len(x), -1).sum(1)
 
-    def log_pmf(self, logits: Tensor) -> Tensor:
-        """log p of every level, the same shape as the logits, float64, levels in dimension 1."""
+    def log_pmf(self, logits: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
+        """log p of every level, (B, L, C, H, W) float64; what precedes a sub-pixel is in its logits already."""
         return F.log_softmax(logits.double(), dim=1)
+
+    def log_pmf_of(self, channel: int, at_pixel: Tensor, earlier: Tensor) -> Tensor:  # noqa: ARG002
+        """log p (N, L) of every level of one channel, float64, of logits (N, L, C)."""
+        return F.log_softmax(at_pixel[:, :, channel].double(), dim=1)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -59,12 +59,12 @@ class LogisticMixture:
         of_channels = [self.log_pmf_of(c, rows, values[:, :c]) for c in range(channels)]
         return torch.stack(of_channels).view(channels, b, height, width, self.levels).permute(1, 4, 0, 2, 3)
 
-    def log_pmf_of(self, channel: int, output: Tensor, earlier: Tensor) -> Tensor:
-        """log p of every level of one channel: outputs (N, P) of the pixels, their earlier channels (N, channel).
+    def log_pmf_of(self, channel: int, at_pixel: Tensor, earlier: Tensor) -> Tensor:
+        """log p of every level of one channel: N pixels' outputs (N, P), their earlier channels (N, channel).
 
         (N, L) float64.
         """
-        output = output.double()
+        output = at_pixel.double()
         log_weights = F.log_softmax(self._log_joint(output, earlier), dim=1)
         mean, log_scale = self._logistic(channel, output, earlier)
         level = torch.arange(self.levels, device=output.device)

@@ -4,18 +4,44 @@ ARCHITECTURES and CONDITIONS are the tables a new architecture or condition is e
 section of pixelcnn.config.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pixelcnn import config
 from pixelcnn.data.datasets import Card, Split
-from pixelcnn.likelihood import Categorical
+from pixelcnn.likelihood import Categorical, Likelihood
+from pixelcnn.logistic_mixture import LogisticMixture
 from pixelcnn.nn.conditioning import LabelCondition, NoCondition
 from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
+from pixelcnn.nn.pixelcnn import PixelCNN
+from pixelcnn.nn.pixelcnnpp import PixelCNNPlusPlus
+from pixelcnn.nn.pixelrnn import diagonal_bilstm, row_lstm
 
-ARCHITECTURES = {"gated_pixelcnn": GatedPixelCNN}
+Made = tuple[nn.Module, Likelihood]
+
+
+def _softmax(network: Callable[..., nn.Module]) -> Callable[..., Made]:
+    """An architecture that orders colours itself, under a softmax over the levels of each sub-pixel."""
+    return lambda levels, **sizes: (network(levels=levels, **sizes), Categorical(levels))
+
+
+def _pixelcnnpp(data_channels: int, levels: int, num_mixtures: int, **sizes: Any) -> Made:
+    likelihood = LogisticMixture(levels, num_mixtures)
+    outputs = likelihood.num_outputs(data_channels)
+    return PixelCNNPlusPlus(data_channels=data_channels, levels=levels, num_outputs=outputs, **sizes), likelihood
+
+
+ARCHITECTURES: dict[str, Callable[..., Made]] = {
+    "gated_pixelcnn": _softmax(GatedPixelCNN),
+    "pixelcnn": _softmax(PixelCNN),
+    "row_lstm": _softmax(row_lstm),
+    "diagonal_bilstm": _softmax(diagonal_bilstm),
+    "pixelcnn++": _pixelcnnpp,
+}
 CONDITIONS = {"none": lambda _: NoCondition(), "label": lambda classes: LabelCondition(len(classes))}
 
 
@@ -41,8 +67,8 @@ class Model:
     """A network with its likelihood. `network(x, cond)` is what `likelihood` reads."""
 
     network: nn.Module
-    likelihood: Categorical
-    config: config.Model
+    likelihood: Likelihood
+    config: config.Architecture
     data: Data
 
     @property
@@ -73,7 +99,7 @@ class Model:
         return split.labels
 
 
-def build(section: config.Model, data: Data) -> Model:
+def build(section: config.Architecture, data: Data) -> Model:
     """The model that a `model:` section of params.yaml describes, with fresh weights from torch's global generator.
 
     Raises ValueError for sizes that do not suit the data.
@@ -82,5 +108,6 @@ def build(section: config.Model, data: Data) -> Model:
         raise ValueError(f"model.condition: 'label' needs labels, but {data.dataset} has none; 'none' would do")
     sizes = section.model_dump(exclude={"name", "condition"})
     condition = CONDITIONS[section.condition](data.classes)
-    network = ARCHITECTURES[section.name](data_channels=data.shape[0], levels=data.levels, condition=condition, **sizes)
-    return Model(network, Categorical(data.levels), section, data)
+    made = ARCHITECTURES[section.name]
+    network, likelihood = made(data_channels=data.shape[0], levels=data.levels, condition=condition, **sizes)
+    return Model(network, likelihood, section, data)

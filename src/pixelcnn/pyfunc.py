@@ -29,7 +29,7 @@ class BitsPerDim(PythonModel):
 
     def predict(
         self,
-        context: PythonModelContext,
+        context: PythonModelContext,  # noqa: ARG002
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> np.ndarray:

@@ -24,7 +24,7 @@ class Stepper(Protocol):
 
     def begin_row(self, i: int) -> None: ...
     def begin_pixel(self, j: int) -> None: ...
-    def logits(self, c: int) -> Tensor: ...
+    def outputs(self, c: int) -> Tensor: ...
     def feed(self, c: int, value: Tensor) -> None: ...
 
 
@@ -32,14 +32,14 @@ Choose = Callable[[int, int, int, Tensor], Tensor]
 
 
 def walk(stepper: Stepper, choose: Choose) -> Iterator[int]:
-    """Visit every sub-pixel in order; `choose(i, j, c, logits)` says its values (B,). Yields after each row."""
+    """Visit every sub-pixel in order; `choose(i, j, c, outputs)` says its values (B,). Yields after each row."""
     _, channels, height, width = stepper.shape
     for i in range(height):
         stepper.begin_row(i)
         for j in range(width):
             stepper.begin_pixel(j)
             for c in range(channels):
-                stepper.feed(c, choose(i, j, c, stepper.logits(c)))
+                stepper.feed(c, choose(i, j, c, stepper.outputs(c)))
         yield i
 
 
@@ -58,8 +58,8 @@ class FullStepper:
     def begin_pixel(self, j: int) -> None:
         self.column = j
 
-    def logits(self, c: int) -> Tensor:
-        return self.network(self.image, self.cond)[:, :, c, self.row, self.column]
+    def outputs(self, c: int) -> Tensor:  # noqa: ARG002
+        return self.network(self.image, self.cond)[..., self.row, self.column]
 
     def feed(self, c: int, value: Tensor) -> None:
         self.image[:, c, self.row, self.column] = value.to(self.image.dtype)
@@ -89,11 +89,15 @@ def sample(
 ) -> Tensor:
     """`num` images (num, C, H, W) uint8, incrementally: the images that `sample_full` draws from the same generator.
 
+    A network without a `stepper` is evaluated in full for every sub-pixel.
+
     cond: what the model is conditioned on, one per image. on_row(i) is called after each row, for progress.
     """
     noise = uniforms(num, model.shape, generator).to(model.device)
     _, height, width = model.shape
-    stepper = model.network.stepper(num, height, width, cond)  # type: ignore[operator]
+    make = getattr(model.network, "stepper", None)
+    blank = torch.zeros(num, *model.shape, dtype=torch.uint8, device=model.device)
+    stepper = make(num, height, width, cond) if make else FullStepper(model.network, blank, cond)
     return _draw_all(model, stepper, noise, temperature, on_row)
 
 
@@ -105,8 +109,9 @@ def _draw_all(
         raise ValueError(f"temperature: {temperature} is not greater than 0")
     images = torch.zeros(noise.shape, dtype=torch.uint8, device=noise.device)
 
-    def choose(i: int, j: int, c: int, logits: Tensor) -> Tensor:
-        value = draw(model.likelihood.log_pmf(logits), noise[:, c, i, j], temperature)
+    def choose(i: int, j: int, c: int, outputs: Tensor) -> Tensor:
+        log_pmf = model.likelihood.log_pmf_of(c, outputs, images[:, :c, i, j])
+        value = draw(log_pmf, noise[:, c, i, j], temperature)
         images[:, c, i, j] = value.to(torch.uint8)
         return value
 

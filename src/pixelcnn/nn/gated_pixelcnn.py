@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelcnn.nn.gated_layer import GatedLayer
-from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
+from pixelcnn.nn.head import Head, Scale, check_sizes
 
 
 class GatedPixelCNN(nn.Module):
@@ -31,11 +31,9 @@ class GatedPixelCNN(nn.Module):
         head_channels: int,
         dropout: float,
     ):
-        for key, size in (("hidden_channels", hidden_channels), ("head_channels", head_channels)):
-            if size % data_channels:
-                raise ValueError(f"{key}: {size} is not a multiple of the data's {data_channels} channels")
+        check_sizes(data_channels, hidden_channels=hidden_channels, head_channels=head_channels)
         super().__init__()
-        self.data_channels, self.levels, self.condition = data_channels, levels, condition
+        self.data_channels, self.condition, self.scale = data_channels, condition, Scale(levels)
         self.layers = nn.ModuleList(
             GatedLayer(
                 inputs=hidden_channels if n else data_channels,
@@ -48,29 +46,14 @@ class GatedPixelCNN(nn.Module):
             )
             for n in range(num_layers)
         )
-        colour_of = [colours(n, data_channels) for n in (hidden_channels, head_channels, levels * data_channels)]
-        self.head = nn.Sequential(
-            nn.ReLU(),
-            RowConv(colour_mask(colour_of[1], colour_of[0], "B")),
-            nn.ReLU(),
-            RowConv(colour_mask(colour_of[2], colour_of[1], "B")),
-        )
-
-    def scale(self, x: Tensor) -> Tensor:
-        """Integers 0 ... L-1 to floats in [-1, 1]: the only place where an image becomes floating point."""
-        return x.to(next(self.parameters()).dtype) * (2 / (self.levels - 1)) - 1
-
-    def logits(self, h: Tensor) -> Tensor:
-        """The head: features (B, F, H, W) -> logits (B, L, C, H, W)."""
-        b, _, height, width = h.shape
-        return self.head(h).view(b, self.data_channels, self.levels, height, width).transpose(1, 2)
+        self.head = Head(hidden_channels, head_channels, data_channels, levels)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         cond_map = self.condition(cond)
         v = h = self.scale(x)
         for layer in self.layers:
             v, h = layer(v, h, cond_map)
-        return self.logits(h)
+        return self.head(h)
 
     def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> "Stepper":
         """The state of `batch` images not yet begun (see pixelcnn.sampling.walk)."""
@@ -120,8 +103,8 @@ class Stepper:
         """Go on to column j."""
         self.column = j
 
-    def logits(self, c: int) -> Tensor:
-        """(B, L): the logits of colour c of the current pixel, whose earlier colours have been fed."""
+    def outputs(self, c: int) -> Tensor:  # noqa: ARG002
+        """(B, L, C): the logits of the current pixel, right for colour c when its earlier colours have been fed."""
         j = self.column
         h = self.left[0][..., :0]
         for n, layer in enumerate(self.layers):
@@ -129,7 +112,7 @@ class Stepper:
             if n:
                 self.left[n][..., here : here + 1] = h
             h = layer.step_horizontal(self.left[n][..., j : here + 1], self.links[n][..., j : j + 1])
-        return self.network.logits(h)[:, :, c, 0, 0]
+        return self.network.head(h)[..., 0, 0]
 
     def feed(self, c: int, value: Tensor) -> None:
         """Colour c of the current pixel is `value` (B,) integers."""

@@ -98,9 +98,9 @@ class Stepper:
         batch, channels, _, _ = self.shape
         self.pixel = self.states[0].left.new_zeros(batch, channels, 1, 1)
 
-    def logits(self, c: int) -> Tensor:
-        """(B, L): the logits of colour c of the current pixel, whose earlier colours have been fed."""
-        return self.network.through(self.states, self.pixel)[:, :, c, 0, 0]
+    def outputs(self, c: int) -> Tensor:  # noqa: ARG002
+        """(B, L, C): the logits of the current pixel, right for colour c when its earlier colours have been fed."""
+        return self.network.through(self.states, self.pixel)[..., 0, 0]
 
     def feed(self, c: int, value: Tensor) -> None:
         """Colour c of the current pixel is `value` (B,) integers."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelcnn.nn.gated_resnet import UL, GatedResnet, NormedConv, NormedUpsampling, U
+from pixelcnn.nn.head import Scale
 
 Streams = tuple[Tensor, Tensor]  # u and ul, (B, F, H, W) each
 
@@ -106,22 +107,22 @@ class PixelCNNPlusPlus(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        self.levels, self.condition, self.num_resolutions = levels, condition, num_resolutions
+        self.scale, self.condition, self.num_resolutions = Scale(levels), condition, num_resolutions
         cond_channels = cast(int, condition.channels)
         self.first = FirstLayer(data_channels + 1, hidden_channels)
         self.trunk = Resolution(hidden_channels, num_resnets, num_resolutions, cond_channels, dropout)
         self.out = NormedConv(hidden_channels, num_outputs, (1, 1))
 
-    def scale(self, x: Tensor) -> Tensor:
-        """Integers 0 ... L-1 to floats in [-1, 1], and a channel of ones, which tells a grey pixel from padding."""
-        x = x.to(self.out.weight.dtype) * (2 / (self.levels - 1)) - 1
+    def inputs(self, x: Tensor) -> Tensor:
+        """Integers (B, C, H, W) to floats (B, C+1, H, W): beside them ones, which tell a grey pixel from padding."""
+        x = self.scale(x)
         return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         self._check_size(*x.shape[2:])
         cond_map = self.condition(cond)
         cond_map = None if cond_map is None else cond_map.to(self.out.weight.dtype)
-        _, ul = self.trunk(self.first(self.scale(x)), cond_map)
+        _, ul = self.trunk(self.first(self.inputs(x)), cond_map)
         # a mean in bfloat16 would be half a level of 256 coarse
         with torch.autocast(ul.device.type, enabled=False):
             return self.out(F.elu(ul.to(self.out.weight.dtype)))
