@@ -226,7 +226,8 @@ def test_parameters_of_a_diagonal_bilstm_are_those_counted_by_hand() -> None:
 
 @both
 def test_probabilities_sum_to_one(small: Small) -> None:
-    pmf = Categorical(4).log_pmf(small(3)(noise((3, 5, 4), 2))).exp()
+    x = noise((3, 5, 4), 2)
+    pmf = Categorical(4).log_pmf(small(3)(x), x).exp()
     torch.testing.assert_close(pmf.sum(1), torch.ones(2, 3, 5, 4).double(), rtol=0, atol=1e-12)
 
 
