@@ -28,8 +28,7 @@ demo: .venv/ready  ## train, evaluate and register two models of handwritten dig
 	@dvc repro
 	@pixelcnn results --next-steps
 
-test: .venv/ready  ## the tests, without a GPU or a network
-	@ruff check . && ruff format --check . && mypy && lint-imports
+test: lint  ## the tests, without a GPU or a network
 	@python -m pytest -m "not slow and not real_data and not gpu"
 
 test-slow: .venv/ready  ## the tests that take minutes
@@ -39,7 +38,7 @@ test-real-data: .venv/ready  ## the tests that read CIFAR-10 and ImageNet archiv
 	@python -m pytest -m real_data
 
 lint: .venv/ready  ## what pre-commit runs
-	@ruff check . && ruff format --check . && mypy && lint-imports
+	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo
 
 format: .venv/ready  ## ruff's fixes and format
 	@ruff check --fix . ; ruff format .

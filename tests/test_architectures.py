@@ -22,8 +22,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "pixelcnn++": {"num_resnets": 1, "num_resolutions": 2, "num_mixtures": 2, "dropout": 0.1},
 }
 SETTINGS = config.Train(
-    seed=0, steps=6, batch_size=4, learning_rate=0.01, warmup_steps=1, adam_betas=[0.9, 0.99], weight_decay=0.0,
-    gradient_clip=1.0, ema_decay=0.5, flips=False, precision="float32", validate_every=3,
+    seed=0, steps=12, batch_size=8, learning_rate=0.01, warmup_steps=1, adam_betas=[0.9, 0.99], weight_decay=0.0,
+    gradient_clip=1.0, ema_decay=0.5, flips=False, precision="float32", validate_every=4,
 )  # fmt: skip
 
 
