@@ -47,6 +47,7 @@ def main() -> None:
         tracking.measured(
             {f"{name}_bits_per_dim": s.bits_per_dim for name, s in scores.items()}
             | {"test_standard_error": scores["test"].standard_error},
+            [{"split": name} | asdict(s) for name, s in scores.items()],
             {"samples": files["png"], "evaluation": files["parquet"]},
         )
     test = scores["test"]
