@@ -96,9 +96,15 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture
+def finished(reproduced: Path) -> Path:
+    """The project after its first `dvc repro`, with the params.yaml of that, whatever a test before wrote."""
+    write_params(reproduced, {})
+    return reproduced
+
+
 @pytest.fixture(scope="module")
-def finished(project: Path) -> Path:
-    """The project after its first `dvc repro`."""
+def reproduced(project: Path) -> Path:
     call(project, sys.executable, "-m", "dvc", "repro", audit=True)
     return project
 
@@ -221,7 +227,8 @@ def test_a_loss_that_is_not_finite_ends_the_stage_and_names_the_step(finished: P
 
 
 def broken_weights(folder: Path) -> None:
-    path = folder / "models" / "whole" / "model.safetensors"
+    shutil.copytree(folder / "models" / RUN, folder / "models" / "broken")
+    path = folder / "models" / "broken" / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
@@ -242,7 +249,7 @@ MISTAKES: list[tuple[str, list[str], Callable[[Path], None], str]] = [
     ),
     (
         "evaluate",
-        [RUN, "--model", "models/whole", "--data", "data/prepared/digits", "--out", "x"],
+        [RUN, "--model", "models/broken", "--data", "data/prepared/digits", "--out", "x"],
         broken_weights,
         "model.safetensors: sha256 is",
     ),
@@ -260,7 +267,6 @@ def test_a_user_s_mistake_is_one_clear_message_and_exit_code_2(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     stage: str, arguments: list[str], prepare: Callable[[Path], None], message: str,
 ) -> None:  # fmt: skip
-    write_params(finished, {})
     prepare(finished)
     monkeypatch.chdir(finished)
     monkeypatch.setattr(sys, "argv", [stage, *arguments])

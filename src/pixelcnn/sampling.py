@@ -2,7 +2,8 @@
 
 Ancestral sampling in the one order of sub-pixels: rows, then columns, then channels. All randomness is one uniform
 number per sub-pixel, drawn image by image from a torch.Generator, so the same seed gives the same images whatever the
-batch size.
+batch size, and by either sampler. That is exact in float64. In float32 the last bits of a logit depend on how a product
+is arranged, and now and then a draw that lies on the edge between two levels falls to the other side.
 
 Shapes: B batch, C channels, H rows, W columns, L levels.
 """
