@@ -20,7 +20,7 @@ def small_model() -> Build:
     def make(data_channels: int, condition: str = "none", height: int = 5, width: int = 8, **changed: object) -> Model:
         sizes = {"num_layers": 2, "hidden_channels": 12, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 12}
         section = {"name": "gated_pixelcnn", "condition": condition, "dropout": 0.0} | sizes | changed
-        classes = ("cat", "dog", "emu") if condition == "label" else ()
+        classes = ("cat", "dog", "emu") if condition.startswith("label") else ()
         data = Data("noise", (data_channels, height, width), 4, classes, {"train": "0", "validation": "1", "test": "2"})
         torch.manual_seed(0)
         model = build(config.GatedPixelCNN.model_validate(section), data)

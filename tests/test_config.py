@@ -7,13 +7,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from pixelcnn import config
-from pixelcnn.cli import SUITES
+from pixelcnn.commands.suite import SUITES
 
 ROOT = Path(__file__).parent.parent
 MISSING = object()
 GATED = "runs.digits-gated"
 
 # a key's path, the value put there, and the message after "params.yaml: "
+FILE = {"source": "file", "dataset": "digits", "path": "faces.parquet", "sha256": "0" * 64}
 BAD: list[tuple[str, Any, str]] = [
     (f"{GATED}.train.momentum", 0.9, rf"{GATED}\.train\.momentum: unknown key \(value 0\.9\)"),
     (f"{GATED}.train.steps", MISSING, rf"{GATED}\.train\.steps: missing"),
@@ -42,6 +43,12 @@ BAD: list[tuple[str, Any, str]] = [
         r"datasets\.digits\.download\.source: 'mnist' is refused: .*'cifar10'",
     ),
     ("optimizer", {}, r"optimizer: unknown key"),
+    (f"{GATED}.model.condition", "map", rf"{GATED}\.model\.condition: 'map' is refused: .*'embedding-map'"),
+    ("embeddings.faces", {"source": "web"}, r"embeddings\.faces\.source: 'web' is not one of 'classifier', 'file'"),
+    ("embeddings.faces", {}, r"embeddings\.faces\.source: missing"),
+    ("embeddings.faces", FILE | {"sha256": "12"}, r"embeddings\.faces\.sha256: '12' is refused: string should match"),
+    ("embeddings.faces", FILE | {"dataset": "x"}, r"embeddings\.faces\.dataset: 'x' is not one of datasets: digits"),
+    ("embeddings.digits", FILE, r"embeddings\.digits: the name of a data set"),
 ]
 
 

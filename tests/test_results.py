@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelcnn import results
+from pixelcnn import config, results
 from pixelcnn.published import ROWS, published
 from tests import report_files
 from tests.report_files import CIFAR, DIGITS, GATED, LABELLED, SAMPLE, SMALL
@@ -101,6 +101,35 @@ def test_a_class_conditional_row_says_what_the_label_may_be_worth(tables: dict[s
     notes = {row.model: row.note for row in tables[CIFAR].rows}
     assert "0.00033 bits/dim" in notes["Gated | label"]  # log2(2) / 3072
     assert notes["Gated, plain"] == ""
+
+
+@pytest.mark.parametrize(("condition", "what"), [("embedding", "embedding"), ("code-map", "code")])
+def test_what_is_given_more_than_a_label_stands_apart_however_low_it_is(
+    reports: Path, condition: str, what: str
+) -> None:
+    params = report_files.params()
+    model = params.runs[SMALL].model.model_copy(update={"condition": condition})
+    params.runs["given"] = params.runs[SMALL].model_copy(
+        update={"dataset": CIFAR, "description": "Told all", "model": model}
+    )
+    report_files._run(reports, "given", 0.001)
+    table = results.tables(reports, params)[0]
+    assert [row.model for row in table.rows if row.given] == ["Told all"] == [table.rows[-1].model]
+    assert table.rows[-1].note == f"of p(x | its {what}), so not to be compared with p(x)"
+    text = results.markdown(table)
+    assert text.index(results.GIVEN) < text.index("Told all")
+    assert text.index("Uniform") < text.index(results.GIVEN)
+    lines = results.summary(reports, params).splitlines()
+    (at,) = [n for n, line in enumerate(lines) if "Told all" in line]
+    assert results.GIVEN in lines[at - 1]
+
+
+def test_the_runs_on_embedded_images_stand_in_the_images_table() -> None:
+    params = report_files.params()
+    entry = config.EmbeddingsFile(source="file", dataset=CIFAR, path="mine.parquet", sha256="0" * 64)
+    params.embeddings["cifar-faces"] = entry
+    params.runs["given"] = params.runs[SMALL].model_copy(update={"dataset": "cifar-faces"})
+    assert list(results.runs_of(params, CIFAR)) == [GATED, LABELLED, "given"]
 
 
 @pytest.mark.parametrize(

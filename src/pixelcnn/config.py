@@ -44,7 +44,13 @@ class Download(Section):
     """Where the publisher's archives of one data set come from (pixelcnn.data.sources lists the sources)."""
 
     source: Literal[
-        "digits", "cifar10", "imagenet32-vdo2016", "imagenet64-vdo2016", "imagenet32-box2017", "imagenet64-box2017"
+        "digits",
+        "texture",
+        "cifar10",
+        "imagenet32-vdo2016",
+        "imagenet64-vdo2016",
+        "imagenet32-box2017",
+        "imagenet64-box2017",
     ]
     origin: str = Field(min_length=1)  # "publisher", the URL of a folder that holds the files, or a local folder
     verify: Literal["publisher", "any"]  # the publisher's sha256 and counts, or whatever lies there
@@ -65,11 +71,40 @@ class Dataset(Section):
     preprocess: Preprocess
 
 
+class Classifier(Section):
+    """Embeddings from the top layer of a convolutional network trained on the data set's labels."""
+
+    source: Literal["classifier"]
+    dataset: Name  # whose images are embedded
+    network: Literal["resnet18", "resnet34", "resnet50"]  # torchvision's
+    dims: Count  # numbers of an embedding, the features that the classes are read from
+    seed: Seed
+    steps: Count
+    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation needs company
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class EmbeddingsFile(Section):
+    """Embeddings that the user brings: a Parquet file with the columns split, image (its row there) and embedding."""
+
+    source: Literal["file"]
+    dataset: Name
+    path: str = Field(min_length=1)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # by which DVC sees that the file has changed
+
+
+Embeddings = Annotated[Classifier | EmbeddingsFile, Field(discriminator="source")]
+
+
+# A "-map" is location-dependent: the vector becomes a map as large as the image (equation 5), else a bias (equation 4)
+Condition = Literal["none", "label", "label-map", "embedding", "embedding-map"]
+
+
 class GatedPixelCNN(Section):
     """Gated PixelCNN (arXiv:1606.05328, section 2); sizes that the paper does not give are the user's."""
 
     name: Literal["gated_pixelcnn"]
-    condition: Literal["none", "label"]
+    condition: Condition
     num_layers: Count
     hidden_channels: Count  # p of figure 2; a multiple of the data's channels
     kernel_size: Kernel
@@ -117,7 +152,7 @@ class PixelCNNPlusPlus(Section):
     """PixelCNN++ (arXiv:1701.05517): whole pixels, and a mixture of discretised logistics."""
 
     name: Literal["pixelcnn++"]
-    condition: Literal["none", "label"]
+    condition: Condition
     hidden_channels: Count
     num_resnets: Count  # per resolution and pass
     num_resolutions: Annotated[int, Field(ge=1, le=3)]
@@ -125,9 +160,61 @@ class PixelCNNPlusPlus(Section):
     dropout: Fraction
 
 
-Architecture = GatedPixelCNN | PixelCNN | RowLSTM | DiagonalBiLSTM | PixelCNNPlusPlus
+class PixelCNNAutoencoder(Section):
+    """PixelCNN auto-encoder (arXiv:1606.05328, section 2.4): a code of so many numbers, decoded by a Gated PixelCNN."""
+
+    name: Literal["pixelcnn_autoencoder"]
+    condition: Literal["code-map"]
+    code: Count
+    encoder_channels: Count
+    num_layers: Count
+    hidden_channels: Count
+    kernel_size: Kernel
+    first_kernel_size: FirstKernel
+    head_channels: Count
+    dropout: Fraction
+
+
+class SquaredErrorAutoencoder(Section):
+    """A convolutional auto-encoder under a squared error: what the PixelCNN auto-encoder is compared with."""
+
+    name: Literal["squared_error_autoencoder"]
+    condition: Literal["code-map"]
+    code: Count
+    encoder_channels: Count
+    hidden_channels: Count  # of the deconvolutional decoder
+
+
+Architecture = (
+    GatedPixelCNN
+    | PixelCNN
+    | RowLSTM
+    | DiagonalBiLSTM
+    | PixelCNNPlusPlus
+    | PixelCNNAutoencoder
+    | SquaredErrorAutoencoder
+)
 Model = Annotated[Architecture, Field(discriminator="name")]
 ARCHITECTURES = [get_args(section.model_fields["name"].annotation)[0] for section in get_args(Architecture)]
+
+
+def given(condition: str) -> str:
+    """What a `condition` gives the network, however it does: "none", "label", "embedding" or "code"."""
+    return condition.removesuffix("-map")
+
+
+def task(model: dict[str, Any]) -> str:
+    """The end of a registered model's name: what a `model` section models, given what. One name, comparable numbers."""
+    match given(model["condition"]):
+        case "none":
+            return ""
+        case "label":
+            return "-class-conditional"
+        case "embedding":
+            return "-embedding-conditional"
+        case "code":
+            return f"-autoencoder-{model['code']}"
+    raise AssertionError(model["condition"])
 
 
 class ModelFile(Section):
@@ -196,18 +283,31 @@ class Params(Section):
     """The whole of params.yaml."""
 
     datasets: dict[Name, Dataset]
+    embeddings: dict[Name, Embeddings]  # each a data set too: the images of another, with an embedding each
     runs: dict[Name, Run]
     train: TrainProcess
     evaluate: Evaluate
     baseline: Baseline
 
+    def images_of(self, dataset: str) -> str:
+        """The entry of `datasets` whose images a data set has: itself, or what an entry of `embeddings` embeds."""
+        return self.embeddings[dataset].dataset if dataset in self.embeddings else dataset
+
     @model_validator(mode="after")
-    def runs_name_known_datasets(self) -> "Params":
-        """A run's data set is an entry of `datasets`."""
-        for name, run in self.runs.items():
-            if run.dataset not in self.datasets:
-                known = ", ".join(self.datasets)
-                raise ValueError(f"runs.{name}.dataset: {run.dataset!r} is not one of datasets: {known}")
+    def names_are_known(self) -> "Params":
+        """A run's data set is an entry of `datasets` or `embeddings`; those of `embeddings` are of `datasets`."""
+        named = [
+            (f"embeddings.{key}", embeddings.dataset, [*self.datasets]) for key, embeddings in self.embeddings.items()
+        ]
+        named += [(f"runs.{key}", run.dataset, [*self.datasets, *self.embeddings]) for key, run in self.runs.items()]
+        for key, name, known in named:
+            if name not in known:
+                raise ValueError(f"{key}.dataset: {name!r} is not one of datasets: {', '.join(known)}")
+        for name in self.embeddings:
+            if name in self.datasets:
+                raise ValueError(
+                    f"embeddings.{name}: the name of a data set; it makes one of its own, so needs its own"
+                )
         return self
 
 
@@ -242,9 +342,15 @@ def check(schema: type[T], content: Any, where: str) -> T:
         raise ValueError("\n".join(f"{where}: {fault}" for fault in faults)) from None
 
 
+def _discriminator(message: str) -> str:
+    """The key that tells the members of a union apart, which pydantic names in its own message."""
+    return "source" if "'source'" in message else "name"
+
+
 def _fault(loc: tuple[int | str, ...], message: str, kind: str, given: Any) -> str:
-    # pydantic puts the architecture's name after "model", and "[key]" after a bad key of a mapping
+    # pydantic puts what tells the members of a union apart after their key, and "[key]" after a bad key of a mapping
     tagged = [n for n, part in enumerate(loc) if n and loc[n - 1] == "model" and part in ARCHITECTURES]
+    tagged += [2] if loc[:1] == ("embeddings",) and len(loc) > 2 else []
     parts = [part for n, part in enumerate(loc) if part != "[key]" and n not in tagged]
     key = ".".join(str(part) for part in parts)
     message = message.removeprefix("Value error, ")
@@ -254,9 +360,10 @@ def _fault(loc: tuple[int | str, ...], message: str, kind: str, given: Any) -> s
         case "extra_forbidden":
             return f"{key}: unknown key (value {given!r}); is it misspelt?"
         case "union_tag_not_found":
-            return f"{key}.name: missing"
+            return f"{key}.{_discriminator(message)}: missing"
         case "union_tag_invalid":
-            return f"{key}.name: {given['name']!r} is not one of {message.rpartition(': ')[2]}"
+            tag = _discriminator(message)
+            return f"{key}.{tag}: {given[tag]!r} is not one of {message.rpartition(': ')[2]}"
         case "value_error" if message.startswith("is "):
             return f"{key}: {given!r} {message}"
         case "value_error":

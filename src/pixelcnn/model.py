@@ -6,7 +6,7 @@ section of pixelcnn.config.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +15,30 @@ from pixelcnn import config
 from pixelcnn.data.datasets import Card, Split
 from pixelcnn.likelihood import Categorical, Likelihood
 from pixelcnn.logistic_mixture import LogisticMixture
-from pixelcnn.nn.conditioning import LabelCondition, NoCondition
+from pixelcnn.nn.autoencoder import PixelCNNAutoencoder, SquaredErrorAutoencoder
+from pixelcnn.nn.conditioning import LabelCondition, MapCondition, NoCondition, VectorCondition
 from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
 from pixelcnn.nn.pixelcnn import PixelCNN
 from pixelcnn.nn.pixelcnnpp import PixelCNNPlusPlus
 from pixelcnn.nn.pixelrnn import diagonal_bilstm, row_lstm
 
+Shape = tuple[int, int, int]  # C, H, W
 Made = tuple[nn.Module, Likelihood]
 
 
 def _softmax(network: Callable[..., nn.Module]) -> Callable[..., Made]:
     """An architecture that orders colours itself, under a softmax over the levels of each sub-pixel."""
-    return lambda levels, **sizes: (network(levels=levels, **sizes), Categorical(levels))
+    return lambda shape, levels, **sizes: (network(data_channels=shape[0], levels=levels, **sizes), Categorical(levels))
 
 
-def _pixelcnnpp(data_channels: int, levels: int, num_mixtures: int, **sizes: Any) -> Made:
+def _autoencoder(network: Callable[..., nn.Module]) -> Callable[..., Made]:
+    return lambda shape, levels, **sizes: (network(shape=shape, levels=levels, **sizes), Categorical(levels))
+
+
+def _pixelcnnpp(shape: Shape, levels: int, num_mixtures: int, **sizes: Any) -> Made:
     likelihood = LogisticMixture(levels, num_mixtures)
-    outputs = likelihood.num_outputs(data_channels)
-    return PixelCNNPlusPlus(data_channels=data_channels, levels=levels, num_outputs=outputs, **sizes), likelihood
+    outputs = likelihood.num_outputs(shape[0])
+    return PixelCNNPlusPlus(data_channels=shape[0], levels=levels, num_outputs=outputs, **sizes), likelihood
 
 
 ARCHITECTURES: dict[str, Callable[..., Made]] = {
@@ -41,8 +47,31 @@ ARCHITECTURES: dict[str, Callable[..., Made]] = {
     "row_lstm": _softmax(row_lstm),
     "diagonal_bilstm": _softmax(diagonal_bilstm),
     "pixelcnn++": _pixelcnnpp,
+    "pixelcnn_autoencoder": _autoencoder(PixelCNNAutoencoder),
+    "squared_error_autoencoder": _autoencoder(SquaredErrorAutoencoder),
 }
-CONDITIONS = {"none": lambda _: NoCondition(), "label": lambda classes: LabelCondition(len(classes))}
+CONDITIONS: dict[str, Callable[[Any, "Data"], nn.Module]] = {
+    "none": lambda *_: NoCondition(),
+    "label": lambda _, data: LabelCondition(len(data.classes)),
+    "embedding": lambda _, data: VectorCondition(data.embedding_dims, "an embedding"),
+    "code": lambda section, _: VectorCondition(section.code, "a code"),
+}
+
+
+def _condition(section: config.Architecture, data: "Data") -> nn.Module:
+    """The condition of equation 4, or of equation 5 with as many maps as the network has features."""
+    given = config.given(section.condition)
+    if given == "label" and not data.classes:
+        raise ValueError(f"model.condition: 'label' needs labels, but {data.dataset} has none; 'none' would do")
+    if given == "embedding" and not data.embedding_dims:
+        raise ValueError(
+            f"model.condition: 'embedding' needs embeddings, but {data.dataset} has none; an entry of `embeddings` in "
+            "params.yaml makes a data set that has"
+        )
+    condition = CONDITIONS[given](section, data)
+    if section.condition == given:
+        return condition
+    return MapCondition(condition, section.hidden_channels, *data.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -50,16 +79,19 @@ class Data:
     """What a model must know of its data: enough to build it, to refuse other data and to name the classes."""
 
     dataset: str
-    shape: tuple[int, int, int]  # C, H, W
+    shape: Shape
     levels: int
     classes: tuple[str, ...]
     fingerprints: dict[str, str]  # of the pixels of each split
+    embedding_dims: int = 0
+    embedding_sha256: str = ""
 
     @classmethod
     def of(cls, card: Card) -> "Data":
         channels, height, width = card.shape
         fingerprints: dict[str, str] = {name: split.fingerprint for name, split in card.splits.items()}
-        return cls(card.dataset, (channels, height, width), card.levels, tuple(card.classes), fingerprints)
+        embeddings = (card.embeddings.dims, card.embeddings.sha256) if card.embeddings else (0, "")
+        return cls(card.dataset, (channels, height, width), card.levels, tuple(card.classes), fingerprints, *embeddings)
 
 
 @dataclass(frozen=True)
@@ -91,12 +123,39 @@ class Model:
         """-log p(x | cond) in nats per image (B,), of integer images x (B, C, H, W)."""
         return self.likelihood.nll(self.network(x, cond), x)
 
-    def conditions(self, split: Split) -> Tensor | None:
-        """What this model is conditioned on, for every image of a split; None for an unconditional model."""
-        if self.config.condition == "none":
+    def encode(self, x: Tensor) -> Tensor:
+        """The codes (B, m) of images (B, C, H, W), by an auto-encoder."""
+        if self.given != "code":
+            raise ValueError(f"{self.config.name}: encodes nothing; the architectures with a code are auto-encoders")
+        return cast(PixelCNNAutoencoder, self.network).encode(x)
+
+    def decode(self, codes: Tensor) -> Tensor | None:
+        """The images (B, C, H, W) uint8 of codes (B, m), where the network has one for each; else they are sampled."""
+        decode = getattr(self.network, "decode", None)
+        if decode is None:
             return None
-        assert split.labels is not None, "build refuses a class-conditional model of unlabelled data"
-        return split.labels
+        levels = self.data.levels - 1
+        return ((decode(codes) + 1) * (levels / 2)).round().clamp(0, levels).to(torch.uint8)
+
+    @property
+    def given(self) -> str:
+        """What the model is conditioned on: "none", "label", "embedding" or "code"."""
+        return config.given(self.config.condition)
+
+    def conditions(self, split: Split) -> Tensor | None:
+        """What this model is conditioned on, for every image of a split; None where the image is enough."""
+        if self.given not in ("label", "embedding"):
+            return None
+        conditions = split.labels if self.given == "label" else split.embeddings
+        assert conditions is not None, "build refuses data without the condition"
+        return conditions
+
+    def standardise(self, split: Split) -> None:
+        """Before training: see to it that embeddings have mean 0 and variance 1 on this split."""
+        if self.given == "embedding":
+            vectors = [m for m in self.network.modules() if isinstance(m, VectorCondition)]
+            for vector in vectors:
+                vector.standardise(cast(Tensor, split.embeddings))
 
 
 def build(section: config.Architecture, data: Data) -> Model:
@@ -104,10 +163,7 @@ def build(section: config.Architecture, data: Data) -> Model:
 
     Raises ValueError for sizes that do not suit the data.
     """
-    if section.condition == "label" and not data.classes:
-        raise ValueError(f"model.condition: 'label' needs labels, but {data.dataset} has none; 'none' would do")
     sizes = section.model_dump(exclude={"name", "condition"})
-    condition = CONDITIONS[section.condition](data.classes)
     made = ARCHITECTURES[section.name]
-    network, likelihood = made(data_channels=data.shape[0], levels=data.levels, condition=condition, **sizes)
+    network, likelihood = made(shape=data.shape, levels=data.levels, condition=_condition(section, data), **sizes)
     return Model(network, likelihood, section, data)

@@ -8,6 +8,8 @@ from pixelcnn import tracking  # sets MLflow's switches, so it comes before MLfl
 
 # isort: split
 
+import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +18,10 @@ from typing import Any
 import mlflow
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from pixelcnn import checkpoint, pyfunc
+from pixelcnn import checkpoint, config, pyfunc
 
 CODE = Path(__file__).parent  # travels with each version, so that loading needs no installed pixelcnn
 REQUIREMENTS = ["mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch"]
@@ -39,8 +41,7 @@ class Receipt:
 
 def registered_name(description: dict[str, Any]) -> str:
     """The registered model that a config.json's model is a version of: its data set, and the task if it has one."""
-    task = {"none": "", "label": "-class-conditional"}[description["model"]["condition"]]
-    return description["data"]["dataset"] + task
+    return description["data"]["dataset"] + config.task(description["model"])
 
 
 def register(folder: Path, run_name: str, card: str, scores: dict[str, Any]) -> Receipt:
@@ -69,6 +70,48 @@ def register(folder: Path, run_name: str, card: str, scores: dict[str, Any]) -> 
     aliases = sorted(client.get_model_version(name, entry.version).aliases)
     uri = f"models:/{name}@{aliases[0]}" if aliases else f"models:/{name}/{entry.version}"
     return Receipt(name, int(entry.version), aliases, sha256, uri)
+
+
+def fetch(uri: str) -> Path:
+    """The local folder (model.safetensors, config.json) of "models:/NAME@ALIAS" or "models:/NAME/VERSION".
+
+    Downloads from a remote store; a local one's own folder is given, which is to be read only. Raises ValueError for
+    what the registry does not have, with what it has.
+    """
+    form = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if form is None:
+        raise ValueError(f"{uri}: a model of the registry is models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, digits = form.groups()
+    client = _open()
+    number = _aliases(client, name).get(alias) if alias else int(digits)
+    if number not in [int(v.version) for v in _versions(client, name)]:
+        raise ValueError(f"{uri}: not in the registry, which has {_listing(client, name)}")
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
+    return folder / Model.load(str(folder)).flavors["python_function"]["artifacts"]["model"]["path"]
+
+
+def _open() -> mlflow.MlflowClient:
+    """The store as it is: unlike tracking.connect, makes nothing."""
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        if not tracking.LOCAL_STORE.exists():
+            raise ValueError(f"{tracking.LOCAL_STORE}: no such file, so no model is registered; `dvc repro` does it")
+        mlflow.set_tracking_uri(f"sqlite:///{tracking.LOCAL_STORE}")
+    return mlflow.MlflowClient()
+
+
+def _aliases(client: mlflow.MlflowClient, name: str) -> dict[str, int]:
+    """The version that each alias of a name points to; {} for a name that is not registered."""
+    found = client.search_registered_models(f"name = '{name}'")
+    return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
+
+
+def _listing(client: mlflow.MlflowClient, name: str) -> str:
+    """The URIs of a registered model, or of all models' aliases when there is none of that name."""
+    uris = [f"models:/{name}@{alias}" for alias in _aliases(client, name)]
+    uris += [f"models:/{name}/{v.version}" for v in _versions(client, name)]
+    if not uris:
+        uris = [f"models:/{m.name}@{alias}" for m in client.search_registered_models() for alias in m.aliases]
+    return ", ".join(uris) or "no model at all"
 
 
 def _add(

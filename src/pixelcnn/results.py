@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("model", "test, bits/dim", "±", "train, bits/dim", "test images", "parameters", "training cost", "source")
 TERMINAL_WIDTH = 100
+GIVEN = "Given an embedding or a code of the image itself, so not comparable with the likelihoods above"
 FOOTNOTE = (
     "Bits per dimension are nats / (D ln 2), the mean over the test images; ± is its standard error. "
     "Bold rows were measured here. ≤ marks an upper bound."
@@ -42,11 +43,12 @@ class Row:
     cost: str
     source: str
     note: str
+    given: str = ""  # "embedding" or "code": bits/dim of p(x | that), where that may hold much of the image
 
 
 @dataclass(frozen=True)
 class Table:
-    """One data set's rows, the best first; `remark` says why none is published, if none is."""
+    """One data set's rows, the best first, then those given more than a label; `remark` says why none is published."""
 
     name: str  # in params.yaml
     card: dict[str, Any]  # reports/preprocess/NAME.json
@@ -85,9 +87,14 @@ def made(reports: Path, stage: str, file: str) -> Path:
 def _table(reports: Path, params: config.Params, name: str) -> Table:
     card = read(reports, "preprocess", name)
     rows = _baseline_rows(read(reports, "baseline", name), name)
-    rows += [_run_row(reports, key, run, card) for key, run in params.runs.items() if run.dataset == name]
+    rows += [_run_row(reports, key, run, card) for key, run in runs_of(params, name).items()]
     others, remark = _others(card)
-    return Table(name, card, sorted(rows + others, key=lambda row: row.test), remark)
+    return Table(name, card, sorted(rows + others, key=lambda row: (row.given != "", row.test)), remark)
+
+
+def runs_of(params: config.Params, dataset: str) -> dict[str, config.Run]:
+    """The runs on a data set's images, with embeddings or without."""
+    return {key: run for key, run in params.runs.items() if params.images_of(run.dataset) == dataset}
 
 
 def _others(card: dict[str, Any]) -> tuple[list[Row], str]:
@@ -118,20 +125,38 @@ def _baseline_rows(report: dict[str, Any], name: str) -> list[Row]:
     command = f"dvc repro baseline@{name}"
     note = "full covariance, the expectation over the dequantisation noise"
     gaussian = report["gaussian"]
-    return [
+    rows = [
         _measured("Uniform, measured", report["uniform"], 0, "", command, ""),
         _measured("Multivariate Gaussian, measured", gaussian, gaussian["num_parameters"], "", command, note),
     ]
+    if "truth" in report:
+        rows.append(_measured("The distribution they are drawn from", report["truth"], 0, "", command, "the entropy"))
+    return rows
 
 
 def _run_row(reports: Path, name: str, run: config.Run, card: dict[str, Any]) -> Row:
     train, evaluate = read(reports, "train", name), read(reports, "evaluate", name)
+    given = config.given(run.model.condition)
     return _measured(
-        run.description, evaluate, train["num_parameters"], cost(train), f"dvc repro evaluate@{name}", _note(run, card)
+        run.description,
+        evaluate,
+        train["num_parameters"],
+        cost(train),
+        f"dvc repro evaluate@{name}",
+        _note(run, card),
+        given if given in ("embedding", "code") else "",
     )
 
 
-def _measured(model: str, report: dict[str, Any], parameters: int, training_cost: str, command: str, note: str) -> Row:
+def _measured(
+    model: str,
+    report: dict[str, Any],
+    parameters: int,
+    training_cost: str,
+    command: str,
+    note: str,
+    given: str = "",
+) -> Row:
     test = report["test"]
     return Row(
         model=model,
@@ -145,12 +170,16 @@ def _measured(model: str, report: dict[str, Any], parameters: int, training_cost
         cost=training_cost,
         source=command,
         note=note,
+        given=given,
     )
 
 
 def _note(run: config.Run, card: dict[str, Any]) -> str:
     """I(x; label) <= log2(number of labels): how far p(x | label) may lie below p(x) for that reason alone."""
-    if run.model.condition != "label":
+    given = config.given(run.model.condition)
+    if given in ("embedding", "code"):
+        return f"of p(x | its {given}), so not to be compared with p(x)"
+    if given != "label":
         return ""
     saving = math.log2(len(card["classes"])) / math.prod(card["shape"])
     return f"of p(x | label); a label can save at most {saving:.2g} bits/dim"
@@ -201,16 +230,22 @@ def frame(table: Table) -> "pd.DataFrame":
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, our rows in bold, notes beside the sources."""
+    """The table in Markdown, our rows in bold, notes beside the sources; rows given more than a label by themselves."""
+    parts = [f"# {table.card['title']}", table.remark, _pipes([row for row in table.rows if not row.given])]
+    if given := [row for row in table.rows if row.given]:
+        parts += [f"{GIVEN}:", _pipes(given)]
+    return "\n\n".join(filter(None, [*parts, FOOTNOTE])) + "\n"
+
+
+def _pipes(rows: list[Row]) -> str:
     lines = []
-    for row in table.rows:
+    for row in rows:
         model, *numbers, source = (cell.replace("|", r"\|") for cell in cells(row))
         source = f"`{source}`" if row.ours else source
         note = f"; {row.note}" if row.note else ""
         lines.append([f"**{model}**" if row.ours else model, *numbers, source + note.replace("|", r"\|")])
     align = ("left", *["right"] * 5, "left", "left")
-    text = tabulate(lines, headers=COLUMNS, tablefmt="pipe", colalign=align, disable_numparse=True)
-    return "\n\n".join(filter(None, [f"# {table.card['title']}", table.remark, text, FOOTNOTE])) + "\n"
+    return tabulate(lines, headers=COLUMNS, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def summary(reports: Path, params: config.Params) -> str:
@@ -230,8 +265,11 @@ def _terminal(table: Table) -> str:
     title = f"{table.card['title']}: bits/dim of {num_images:,} test images; lower is better, > is ours"
     lines = [["", "model", "test", "±", "train", "params", "run or paper"]]
     lines += [_terminal_line(row) for row in table.rows]
+    aligned = _aligned(lines, "<<>>>><")
+    if given := sum(row.given != "" for row in table.rows):
+        aligned[-given:-given] = ["", f"   {GIVEN}:"]
     remark = textwrap.wrap(table.remark, TERMINAL_WIDTH)
-    return "\n".join([title, "", *_aligned(lines, "<<>>>><"), *([""] if remark else []), *remark])
+    return "\n".join([title, "", *aligned, *([""] if remark else []), *remark])
 
 
 def _aligned(lines: list[list[str]], align: str) -> list[str]:

@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from pixelcnn.data import texture
 from pixelcnn.data.pickles import load_batch
 from pixelcnn.data.sources import Layout, PublishedSplit, Source
 
@@ -66,6 +67,12 @@ def _digits(source: Source, _folder: Path, split: PublishedSplit) -> Iterator[It
     yield from _rows(source, f"digits: {split}", data[rows].astype(np.uint8), labels[rows])
 
 
+def _texture(source: Source, _folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """The texture's images, drawn from a seed for each split."""
+    images = texture.draw(source.num_images[split], seed={"train": 0, "test": 1}[split])
+    yield from ((f"texture: {split} {n}", image, None) for n, image in enumerate(images))
+
+
 def _cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
     """Batches of planar rows, Python 2 pickles in a tar.gz."""
     yield from _batches(source, folder, split, CIFAR10_BATCHES[split], _tar_members)
@@ -91,6 +98,7 @@ def _numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Itera
 
 _READERS: dict[Layout, Callable[[Source, Path, PublishedSplit], Iterator[Item]]] = {
     "digits": _digits,
+    "texture": _texture,
     "cifar10-python": _cifar10,
     "numbered-png-tar": _numbered_pngs,
     "downsampled-imagenet": _downsampled_imagenet,

@@ -2,8 +2,11 @@
 
     card.json  train-00000.parquet ...  validation-00000.parquet ...  test-00000.parquet ...
 
-A shard has a column `image`, fixed-size binary of C*H*W bytes, and where the data has classes a column `label`, int16.
-Shape letters: N images, C channels, H rows, W columns. torch is imported only where tensors are made, so that stages
+A shard has a column `image`, fixed-size binary of C*H*W bytes; where the data has classes also `label`, int16.
+A data set with embeddings has a file more per split, SPLIT.embeddings.parquet: a column `embedding` of fixed-size
+lists of float32, a row for each image in the order of the shards.
+Shape letters: N images, C channels, H rows, W columns, D numbers of an embedding.
+torch is imported only where tensors are made, so that stages
 without it start quickly.
 """
 
@@ -37,6 +40,16 @@ class SplitCard(BaseModel):
     shards: tuple[str, ...]
 
 
+class EmbeddingsCard(BaseModel):
+    """The embeddings of a data set's images: how many numbers each, whose, and a hash of them all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dims: int
+    origin: str
+    sha256: str
+
+
 class Card(BaseModel):
     """A prepared data set in words and numbers. Means and deviations are of the train split, in units of levels."""
 
@@ -56,14 +69,21 @@ class Card(BaseModel):
     licence: str
     citation: str
     homepage: str
+    embeddings: EmbeddingsCard | None = None
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images (N, C, H, W) uint8 and labels (N) int64 of one split; `labels` is None where there are no classes."""
+    """The images (N, C, H, W) uint8 of one split; labels (N,) int64 and embeddings (N, D) float32 where it has any."""
 
     images: "torch.Tensor"
     labels: "torch.Tensor | None"
+    embeddings: "torch.Tensor | None" = None
+
+    def part(self, rows: Any) -> "Split":
+        """The images that `rows` (a slice or indices) picks, with all that belongs to them."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Split(self.images[rows], labels, None if self.embeddings is None else self.embeddings[rows])
 
 
 def read_card(folder: Path) -> Card:
@@ -113,7 +133,27 @@ def read_split(folder: Path, split: SplitName) -> Split:
     return Split(
         torch.from_numpy(images).view(-1, *card.shape) if row else torch.empty((0, *card.shape), dtype=torch.uint8),
         None if labels is None else torch.from_numpy(labels),
+        torch.from_numpy(_read_embeddings(folder, split, row, card.embeddings)) if card.embeddings else None,
     )
+
+
+def embeddings_file(split: SplitName) -> str:
+    """The name of the file that holds a split's embeddings."""
+    return f"{split}.embeddings.parquet"
+
+
+def _read_embeddings(folder: Path, split: SplitName, num: int, card: EmbeddingsCard) -> npt.NDArray[np.float32]:
+    """The embeddings (N, D) of a split."""
+    path = folder / embeddings_file(split)
+    try:
+        column = pq.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file, though {CARD} speaks of embeddings; run embed again") from None
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
+    if column.type != pa.list_(pa.float32(), card.dims) or len(column) != num:
+        raise ValueError(f"{path}: {len(column):,} x {column.type}, {CARD} says {num:,} x {card.dims} float32")
+    return column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(num, card.dims)
 
 
 def _read_shard(path: Path, width: int, has_labels: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:

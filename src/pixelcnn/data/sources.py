@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 PublishedSplit = Literal["train", "test"]
-Layout = Literal["digits", "cifar10-python", "numbered-png-tar", "downsampled-imagenet"]
+Layout = Literal["digits", "texture", "cifar10-python", "numbered-png-tar", "downsampled-imagenet"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,19 @@ _DIGITS = Source(
     },
 )
 
+_TEXTURE = Source(
+    title="Causal texture 8x8",
+    layout="texture",
+    archives={},
+    shape=(3, 8, 8),
+    levels=8,
+    classes=(),
+    num_images={"train": 10_000, "test": 2_000},
+    licence="MIT, as this project",
+    citation="pixelcnn.data.texture",
+    homepage="",
+)
+
 _CIFAR10_ARCHIVE = Archive(
     "cifar-10-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
@@ -214,6 +227,7 @@ _BOX2017_64 = _box2017(
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "digits": _DIGITS,
+        "texture": _TEXTURE,
         "cifar10": _CIFAR10,
         "imagenet32-vdo2016": _vdo2016(
             32,

@@ -2,6 +2,8 @@
 
 With that one shape, equations 4 and 5 of arXiv:1606.05328 are one 1x1 convolution V per stack and layer: applied to a
 vector it is V^T h, the same at every position; applied to a map it is V * s.
+
+Shapes: B batch, D features of the condition, H rows, W columns.
 """
 
 import torch
@@ -34,3 +36,62 @@ class LabelCondition(nn.Module):
         if cond.numel() and not 0 <= int(cond.min()) <= int(cond.max()) < self.channels:
             raise ValueError(f"cond: labels are 0 ... {self.channels - 1}, not {int(cond.min())} ... {int(cond.max())}")
         return F.one_hot(cond, self.channels)[:, :, None, None]
+
+
+class VectorCondition(nn.Module):
+    """Any vector h (B, D) of floats, equation 4: an embedding, or the code of an auto-encoder.
+
+    `standardise` makes the features of a set of vectors have mean 0 and variance 1; it is kept with the weights, so
+    that whoever draws from the model gives vectors as they come.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int, what: str):
+        super().__init__()
+        self.channels, self.what = channels, what
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+
+    def standardise(self, vectors: Tensor) -> None:
+        """Take mean and deviation from vectors (N, D); a feature that never changes is only centred."""
+        deviation = vectors.std(0, correction=0)
+        self.mean.copy_(vectors.mean(0))
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1))
+
+    def forward(self, cond: Tensor | None) -> Tensor:
+        if cond is None:
+            raise ValueError(f"cond: this model needs {self.what} per image, but none was given")
+        if not cond.is_floating_point() or cond.ndim != 2 or cond.shape[1] != self.channels:
+            raise ValueError(
+                f"cond: this model needs {self.what} per image, floats of shape (B, {self.channels}), "
+                f"not {cond.dtype} of shape {tuple(cond.shape)}"
+            )
+        h = (cond.to(self.mean.dtype) - self.mean) / self.deviation
+        return h[:, :, None, None]
+
+
+class MapCondition(nn.Module):
+    """s = m(h) of equation 5: a deconvolutional network from a vector (B, D, 1, 1) to a map (B, M, H, W).
+
+    One step to a quarter of the image's size, then two that double it.
+    """
+
+    def __init__(self, vector: nn.Module, channels: int, height: int, width: int):
+        super().__init__()
+        assert isinstance(vector.channels, int)
+        self.vector, self.channels, self.size = vector, channels, (height, width)
+        quarter = (-(-height // 4), -(-width // 4))
+        self.deconvolutions = nn.Sequential(
+            nn.ConvTranspose2d(vector.channels, channels, quarter),
+            nn.ReLU(),
+            nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
+        )
+
+    def forward(self, cond: Tensor | None) -> Tensor:
+        h = self.vector(cond)
+        height, width = self.size
+        return self.deconvolutions(h.to(self.deconvolutions[0].weight.dtype))[..., :height, :width]

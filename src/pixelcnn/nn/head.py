@@ -23,7 +23,7 @@ class Scale(nn.Module):
 
     def __init__(self, levels: int):
         super().__init__()
-        self.step = 2 / (levels - 1)
+        self.levels, self.step = levels, 2 / (levels - 1)
         self.register_buffer("like", torch.empty(0), persistent=False)  # has the dtype of the network's weights
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn import baselines, config
-from pixelcnn.data import datasets
+from pixelcnn.data import datasets, texture
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.stages import run
 
@@ -27,6 +27,11 @@ def measure(train: Tensor, test: Tensor, levels: int) -> dict[str, dict[str, Any
             "num_parameters": baselines.num_gaussian_parameters(dims),
         },
     }
+
+
+def truth(test: Tensor) -> dict[str, Any]:
+    """Bits per dimension of the texture's test images under their own distribution: no model can be better."""
+    return {"test": _mean(torch.from_numpy(texture.nll(test.numpy())), test[0].numel()), "num_parameters": 0}
 
 
 def spread(images: Tensor, limit: int) -> Tensor:
@@ -56,7 +61,10 @@ def main() -> None:
         raise ValueError(f"{arguments.name!r} is not one of params.yaml's datasets: {', '.join(params.datasets)}")
     train = spread(datasets.read_split(arguments.data, "train").images, params.baseline.max_train_images)
     test = datasets.read_split(arguments.data, "test").images
-    result = measure(train, test, datasets.read_card(arguments.data).levels)
+    card = datasets.read_card(arguments.data)
+    result = measure(train, test, card.levels)
+    if card.source == "texture":
+        result["truth"] = truth(test)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -40,7 +40,8 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(files["parquet"], index=False)
     files["json"].write_text(json.dumps({name: asdict(s) for name, s in scores.items()}, indent=2) + "\n")
-    save_grid(files["png"], draw_samples(model, settings, args.run), settings.samples_per_class, card.levels)
+    pictures = draw_pictures(model, splits["test"], settings, args.run)
+    save_grid(files["png"], pictures.flatten(0, 1), pictures.shape[1], card.levels)
 
     sha256 = checkpoint.read_config(args.model)["weights_sha256"]
     with tracking.run_of_weights(card.dataset, sha256, args.run):
@@ -54,19 +55,44 @@ def main() -> None:
     print(f"{args.run}: {test.bits_per_dim:.4f} +- {test.standard_error:.4f} bits/dim on {test.num_images} test images")
 
 
-def draw_samples(model: Model, settings: config.Evaluate, name: str) -> Tensor:
-    """Images for the grid: a row for each class of a class-conditional model, else as many rows as columns."""
-    columns = settings.samples_per_class
-    rows = len(model.data.classes) if model.config.condition == "label" else columns
-    labels = torch.arange(rows, device=model.device).repeat_interleave(columns)
+def draw_pictures(model: Model, test: Split, settings: config.Evaluate, name: str) -> Tensor:
+    """The grid (rows, columns, C, H, W): samples, a row for each class or for each of some test images.
+
+    A row of a model given embeddings or codes begins with the test image whose embedding or code it is; then come
+    samples, or the one reconstruction that a decoder without samples has.
+    """
+    columns, device = settings.samples_per_class, model.device
+    if model.given == "none":
+        return draw_samples(model, None, columns, columns, settings, name)
+    if model.given == "label":
+        labels = torch.arange(len(model.data.classes), device=device)
+        return draw_samples(model, labels, len(labels), columns, settings, name)
+    shown = _part(test, columns, settings.seed)
+    originals = shown.images.unsqueeze(1)
+    with torch.inference_mode():
+        codes = model.encode(shown.images.to(device)) if model.given == "code" else model.conditions(shown)
+        assert codes is not None
+        decoded = model.decode(codes)
+    if decoded is None:
+        decoded = draw_samples(model, codes.to(device), len(codes), columns - 1, settings, name)
+    else:
+        decoded = decoded.unsqueeze(1)
+    return torch.cat([originals, decoded.cpu()], dim=1)
+
+
+def draw_samples(
+    model: Model, conds: Tensor | None, rows: int, columns: int, settings: config.Evaluate, name: str
+) -> Tensor:
+    """Samples (rows, columns, C, H, W), the condition of each row's being its own."""
+    cells = torch.arange(rows * columns, device=model.device) // columns
     generator = torch.Generator().manual_seed(settings.seed)
-    batches = labels.split(settings.batch_size)
+    batches = cells.split(settings.batch_size)
     drawn = []
     with progress(f"{name}, samples", len(batches) * model.shape[1], "rows") as bar:
         for batch in batches:
-            cond = batch if model.config.condition == "label" else None
+            cond = None if conds is None else conds[batch]
             drawn.append(sample(model, len(batch), generator, cond, settings.temperature, lambda _: bar.update(1)))
-    return torch.cat(drawn)
+    return torch.cat(drawn).unflatten(0, (rows, columns)).cpu()
 
 
 def _measure(model: Model, run_name: str, name: str, split: Split, batch_size: int) -> pd.DataFrame:
@@ -87,7 +113,7 @@ def _score(model: Model, rows: pd.DataFrame) -> Score:
 def _part(split: Split, num: int, seed: int) -> Split:
     """At most `num` images of a split, chosen by seed."""
     chosen = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(seed))[:num]
-    return Split(split.images[chosen], None if split.labels is None else split.labels[chosen])
+    return split.part(chosen)
 
 
 def _arguments() -> argparse.Namespace:

@@ -42,11 +42,13 @@ def page(sections: list[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(sections=sections, columns=results.COLUMNS)
+    return environment.get_template("report.html.j2").render(
+        sections=sections, columns=results.COLUMNS, given=results.GIVEN
+    )
 
 
 def _section(reports: Path, params: config.Params, table: results.Table, curves: dict[str, bytes]) -> dict[str, Any]:
-    runs = {name: run for name, run in params.runs.items() if run.dataset == table.name}
+    runs = results.runs_of(params, table.name)
     return {
         "name": table.name,
         "card": table.card,
@@ -64,6 +66,7 @@ def _run(reports: Path, evaluate: config.Evaluate, name: str, run: config.Run) -
     return {
         "name": name,
         "run": run,
+        "given": config.given(run.model.condition),
         "measured": measured,
         "facts": _facts(train, measured),
         "samples": _data_uri(samples),
@@ -95,7 +98,7 @@ def _data_uri(png: bytes) -> str:
 
 def _curves(reports: Path, params: config.Params, dataset: str) -> dict[str, bytes]:
     """Learning curves of a data set's runs as transparent PNGs, for light and for dark pages; {} without runs."""
-    names = [name for name, run in params.runs.items() if run.dataset == dataset]
+    names = results.runs_of(params, dataset)
     logs = {name: pd.read_csv(results.made(reports, "train", f"{name}.csv")) for name in names}
     return {scheme: _figure(logs, ink) for scheme, ink in INKS.items()} if logs else {}
 

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from pixelcnn import checkpoint, config, tracking
-from pixelcnn.data.datasets import Card, read_card, read_split
+from pixelcnn.data.datasets import Card, Split, read_card, read_split
 from pixelcnn.model import Data, Model, build
 from pixelcnn.nn.masked_conv import num_parameters
 from pixelcnn.stages import run
@@ -45,7 +45,9 @@ def main() -> None:
     card = read_card(args.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(section.train.seed)
+    splits = read_split(args.data, "train"), read_split(args.data, "validation")
     model = build(section.model, Data.of(card))
+    model.standardise(splits[0])
     model.network.to(device)
     if section.train.precision == "bfloat16" and not has_bfloat16(device):
         print("train.precision: this hardware computes no bfloat16; going on in float32")
@@ -55,7 +57,7 @@ def main() -> None:
     with tracking.training_run(
         args.run, section.description, _searchable(section), card, journal.restore()
     ) as journal.run_id:
-        journal.keep(args.data)
+        journal.keep(*splits)
         files = journal.write(args.out, args.report, hardware(device))
         tracking.finish(journal.summary(), checkpoint.read_config(args.out)["weights_sha256"], files)
     path.unlink(missing_ok=True)
@@ -92,14 +94,13 @@ class Journal:
         """Seconds of training, over all its starts."""
         return self.seconds + time.monotonic() - self.started
 
-    def keep(self, data: Path) -> None:
+    def keep(self, data: Split, validation: Split) -> None:
         """Train to the end: log, save now and then, and save and exit upon SIGINT or SIGTERM."""
         settings = self.training.settings
-        splits = read_split(data, "train"), read_split(data, "validation")
         bar = tqdm(total=settings.steps, initial=self.training.step, desc=self.name, unit="step", disable=None)
         self.started = time.monotonic()
         with bar, _signals(self):
-            for step in train(self.training, *splits):
+            for step in train(self.training, data, validation):
                 self.losses.append(step.loss)
                 bar.update()
                 if step.validation is not None or step.step % self.settings.log_every == 0 or self.stop_signal:

@@ -1,0 +1,82 @@
+"""Auto-encoders: given a code the order of sub-pixels holds; the squared error's distribution is one."""
+
+import math
+
+import pytest
+import torch
+
+from pixelcnn.model import Model
+from pixelcnn.nn.masked_conv import num_parameters
+from tests.probes import Shape, earlier, measured, noise
+from tests.test_architectures import flat_images, model_of
+
+
+class GivenCode(torch.nn.Module):
+    """A decoder under one fixed code."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.network = model.network
+        self.code = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x, self.code.expand(len(x), -1))
+
+
+def of(name: str, channels: int) -> Model:
+    model = model_of(name, channels)
+    model.network.double().eval()
+    return model
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_given_the_code_an_output_depends_on_what_precedes_and_on_nothing_else(channels: int) -> None:
+    shape: Shape = (channels, 4, 6)
+    seen = measured(GivenCode(of("pixelcnn_autoencoder", channels)), shape)
+    assert any(seen.values())
+    assert all(seen[p] <= earlier(shape)[p] for p in seen)
+
+
+def test_a_squared_error_decoder_depends_on_the_code_alone() -> None:
+    decoder = GivenCode(of("squared_error_autoencoder", 3))
+    one, other = (decoder(noise((3, 4, 6), 2)[n : n + 1]) for n in (0, 1))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["pixelcnn_autoencoder", "squared_error_autoencoder"])
+def test_the_code_is_the_images_own_and_depends_on_all_of_it(name: str) -> None:
+    model = of(name, 3)
+    x = flat_images(3).images[:2]
+    codes = model.encode(x)
+    assert codes.shape == (2, 2)
+    torch.testing.assert_close(model.nll(x), model.nll(x, codes))
+    jacobian = torch.autograd.functional.jacobian(lambda image: model.encode(image), x[:1].double())
+    assert (jacobian.abs().sum((0, 1, 2)) > 0).all()
+    torch.testing.assert_close(model.encode(x[:1]), codes[:1], rtol=0, atol=1e-12)
+
+
+def test_the_squared_errors_distribution_is_a_bell_around_the_decoded_image() -> None:
+    model = of("squared_error_autoencoder", 1)
+    x = flat_images(1).images[:1]
+    codes = model.encode(x)
+    mean = model.network.decode(codes)[0, 0, 0, 0]  # type: ignore[operator]
+    log_p = model.likelihood.log_pmf(model.network(x), x)[0, :, 0, 0, 0]
+    deviation = math.exp(float(model.network.log_deviation.detach()))  # type: ignore[operator,union-attr]
+    scaled = torch.arange(8) * 2 / 7 - 1
+    weights = torch.exp(-((scaled - mean) ** 2) / (2 * deviation**2))
+    torch.testing.assert_close(log_p.exp(), (weights / weights.sum()).detach().double(), atol=1e-6, rtol=1e-5)
+    decoded = model.decode(codes)
+    assert decoded is not None
+    assert int(decoded[0, 0, 0, 0]) == int(log_p.argmax())
+
+
+def test_only_an_auto_encoder_encodes() -> None:
+    with pytest.raises(ValueError, match="gated_pixelcnn: encodes nothing"):
+        of("gated_pixelcnn", 1).encode(flat_images(1).images)
+
+
+def test_parameters_are_those_counted_by_hand() -> None:
+    model = of("squared_error_autoencoder", 3)  # 4 features, code 2, decoder of 6 features, images 3x4x6
+    encoder = (3 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (4 * 8 * 9 + 8) + (8 * 2 * 1 * 2 + 2)
+    decoder = (2 * 6 * 1 * 2 + 6) + 2 * (6 * 6 * 16 + 6) + (6 * 3 * 9 + 3)
+    assert num_parameters(model.network) == encoder + decoder + 1

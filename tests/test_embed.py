@@ -1,0 +1,154 @@
+"""The stage embed: embeddings by a classifier or from the user's file, and a data set that holds them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from pixelcnn import config
+from pixelcnn.data.datasets import Card, image_hash, read_card, read_split, write_card
+from pixelcnn.data.writer import SplitWriter
+from pixelcnn.stages import embed
+
+NUMS = {"train": 40, "validation": 4, "test": 12}
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """Black and white images of 1x8x8 under two labels."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    splits: dict[str, Any] = {}
+    for name, num in NUMS.items():
+        with SplitWriter(folder, name, (1, 8, 8), True, 25) as writer:  # type: ignore[arg-type]
+            for n in range(num):
+                pixels = bytes([3 * (n % 2)] * 63 + [n % 4])
+                writer.add(pixels, n % 2, image_hash(pixels))
+        splits[name] = writer.card
+    card = Card(
+        dataset="plain", source="digits", title="Plain", shape=(1, 8, 8), levels=4, classes=("black", "white"),
+        splits=splits, channel_means=(1.5,), channel_deviations=(1.5,), comparable=False, comparable_reason="made up",
+        licence="none", citation="none", homepage="",
+    )  # fmt: skip
+    write_card(card, folder / "card.json")
+    return folder
+
+
+def user_file(path: Path, **changed: Any) -> config.EmbeddingsFile:
+    """A user's Parquet file, its rows in no order, with 3 numbers per image: (split's place, image, 0.5)."""
+    rows = [
+        (split, n, [float(place), float(n), 0.5]) for place, (split, num) in enumerate(NUMS.items()) for n in range(num)
+    ]
+    rows = [rows[n] for n in np.random.default_rng(0).permutation(len(rows))]
+    columns = dict(zip(("split", "image", "embedding"), map(list, zip(*rows, strict=True)), strict=True)) | changed
+    pq.write_table(pa.table({name: column for name, column in columns.items() if column is not None}), path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return config.EmbeddingsFile(source="file", dataset="plain", path=str(path), sha256=sha256)
+
+
+def test_a_users_embeddings_lie_beside_their_images(prepared: Path, tmp_path: Path) -> None:
+    card = read_card(prepared)
+    vectors = embed.from_file(user_file(tmp_path / "mine.parquet"), card)
+    made = embed.write(vectors, card, prepared, tmp_path / "embedded", "mine.parquet")
+    assert read_card(tmp_path / "embedded").embeddings == made
+    for place, (name, num) in enumerate(NUMS.items()):
+        split, plain = (read_split(folder, name) for folder in (tmp_path / "embedded", prepared))  # type: ignore[arg-type]
+        assert torch.equal(split.images, plain.images)
+        assert split.embeddings is not None
+        assert split.embeddings.tolist() == [[place, n, 0.5] for n in range(num)]
+        part = split.part(torch.tensor([2, 0]))
+        assert part.embeddings is not None
+        assert part.embeddings[:, 1].tolist() == [2, 0]
+    assert read_split(prepared, "test").embeddings is None
+
+
+def test_the_hash_tells_other_embeddings(prepared: Path, tmp_path: Path) -> None:
+    card = read_card(prepared)
+    vectors = embed.from_file(user_file(tmp_path / "mine.parquet"), card)
+    first = embed.write(vectors, card, prepared, tmp_path / "a", "mine")
+    vectors["test"] = vectors["test"] + 1
+    assert embed.write(vectors, card, prepared, tmp_path / "a", "mine").sha256 != first.sha256
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"embedding": None}, "lacks embedding: its columns are"),
+        ({"image": [0] * 56}, "split train: 40 rows, which are not images 0 ... 39 once each"),
+        ({"split": ["train"] * 56}, "split train: 56 rows, which are not images 0 ... 39 once each"),
+        ({"embedding": [[float("nan")]] * 56}, "split train: embeddings hold numbers that are not finite"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(
+    prepared: Path, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    settings = user_file(tmp_path / "mine.parquet", **changed)
+    with pytest.raises(ValueError, match=message):
+        embed.from_file(settings, read_card(prepared))
+
+
+def test_a_file_that_has_changed_is_refused(prepared: Path, tmp_path: Path) -> None:
+    settings = user_file(tmp_path / "mine.parquet")
+    user_file(tmp_path / "mine.parquet", image=list(range(56)))
+    with pytest.raises(ValueError, match=r"sha256: .* is not that of .*mine.parquet, which is"):
+        embed.from_file(settings, read_card(prepared))
+    (tmp_path / "mine.parquet").unlink()
+    with pytest.raises(ValueError, match=r"mine.parquet: no such file"):
+        embed.from_file(settings, read_card(prepared))
+
+
+def test_damaged_embeddings_are_refused(prepared: Path, tmp_path: Path) -> None:
+    card, out = read_card(prepared), tmp_path / "embedded"
+    embed.write(embed.from_file(user_file(tmp_path / "mine.parquet"), card), card, prepared, out, "mine")
+    pq.write_table(pq.read_table(out / "train.embeddings.parquet").slice(1), out / "train.embeddings.parquet")
+    with pytest.raises(ValueError, match=r"39 x fixed_size_list.* card.json says 40 x 3 float32"):
+        read_split(out, "train")
+    (out / "train.embeddings.parquet").unlink()
+    with pytest.raises(ValueError, match=r"no such file, though card.json speaks of embeddings"):
+        read_split(out, "train")
+
+
+def test_a_classifier_learns_the_classes_and_its_top_layer_is_the_embedding(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = {
+        "source": "classifier", "dataset": "plain", "network": "resnet18", "dims": 5, "seed": 0, "steps": 30,
+        "batch_size": 16, "learning_rate": 0.001,
+    }  # fmt: skip
+    params = config.load(Path("params.yaml")).model_dump()
+    params["datasets"]["plain"] = params["datasets"]["digits"]
+    params["embeddings"] = {"plain-embedded": entry}
+    (tmp_path / "params.yaml").write_text(json.dumps(params))  # which is YAML too
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sys.argv", ["embed", "plain-embedded", "--data", str(prepared), "--out", "out", "--report", "report.json"]
+    )
+    embed.main()
+    report = json.loads(Path("report.json").read_text())
+    assert report["dims"] == 5
+    assert report["test_accuracy"] == 1.0
+    test = read_split(Path("out"), "test")
+    assert test.embeddings is not None
+    assert test.embeddings.shape == (12, 5)
+    black, white = (test.embeddings[test.labels == label].mean(0) for label in (0, 1))
+    assert float((black - white).norm()) > 0.1
+    assert "5 numbers per image, resnet18 trained on the labels of Plain" in capsys.readouterr().out
+
+
+def test_a_classifier_needs_labels(prepared: Path) -> None:
+    from pixelcnn.data.datasets import Split
+    from pixelcnn.embedding import train_classifier
+
+    settings = config.Classifier(
+        source="classifier", dataset="plain", network="resnet18", dims=5, seed=0, steps=1, batch_size=8,
+        learning_rate=0.001,
+    )  # fmt: skip
+    data = Split(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), None)
+    with pytest.raises(ValueError, match="source: classifier needs labels, but plain has none"):
+        train_classifier(settings, read_card(prepared), data, torch.device("cpu"))
