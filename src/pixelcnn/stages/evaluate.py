@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn import checkpoint, config, tracking
+from pixelcnn.between import interpolate, reconstruct
 from pixelcnn.data.datasets import Split, read_card, read_split
 from pixelcnn.evaluation import Score, nll, score
 from pixelcnn.likelihood import bits_per_dim
@@ -58,8 +59,8 @@ def main() -> None:
 def draw_pictures(model: Model, test: Split, settings: config.Evaluate, name: str) -> Tensor:
     """The grid (rows, columns, C, H, W): samples, a row for each class or for each of some test images.
 
-    A row of a model given embeddings or codes begins with the test image whose embedding or code it is; then come
-    samples, or the one reconstruction that a decoder without samples has.
+    A row of a model given embeddings or codes begins with the test image whose embedding or code it is. Below those of
+    embeddings as many rows lead from one test image to the next, along the line between their embeddings.
     """
     columns, device = settings.samples_per_class, model.device
     if model.given == "none":
@@ -67,17 +68,19 @@ def draw_pictures(model: Model, test: Split, settings: config.Evaluate, name: st
     if model.given == "label":
         labels = torch.arange(len(model.data.classes), device=device)
         return draw_samples(model, labels, len(labels), columns, settings, name)
+    columns = max(columns, 4)  # two ends of a line and their images
     shown = _part(test, columns, settings.seed)
+    if model.given == "code":
+        drawn = reconstruct(model, shown.images, columns - 1, settings.seed, settings.temperature)
+        return torch.cat([shown.images.unsqueeze(1), drawn], dim=1)
+    embeddings = model.conditions(shown)
+    assert embeddings is not None
+    drawn = draw_samples(model, embeddings.to(device), columns, columns - 1, settings, name)
+    ends = embeddings, embeddings.roll(-1, 0)
+    lines = interpolate(model, *ends, columns - 2, settings.seed, settings.temperature)
     originals = shown.images.unsqueeze(1)
-    with torch.inference_mode():
-        codes = model.encode(shown.images.to(device)) if model.given == "code" else model.conditions(shown)
-        assert codes is not None
-        decoded = model.decode(codes)
-    if decoded is None:
-        decoded = draw_samples(model, codes.to(device), len(codes), columns - 1, settings, name)
-    else:
-        decoded = decoded.unsqueeze(1)
-    return torch.cat([originals, decoded.cpu()], dim=1)
+    between = torch.cat([originals, lines, originals.roll(-1, 0)], dim=1)
+    return torch.cat([torch.cat([originals, drawn], dim=1), between])
 
 
 def draw_samples(
