@@ -83,6 +83,7 @@ def test_a_conditional_architecture_depends_on_its_condition_and_refuses_to_go_w
     model.network.double().eval()
     conds, x = model.conditions(data), data.images[:1]
     assert conds is not None
+    assert model.nll(x, model.some_condition()).shape == (1,)
     one, other = (model.nll(x, conds[n : n + 1]) for n in (0, 1))
     assert float((one - other).abs().detach()) > 1e-6
     with pytest.raises(ValueError, match="cond: this model .* but none was given"):

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from pixelcnn.likelihood import Categorical
 from pixelcnn.model import Model
+from pixelcnn.nn.autoencoder import PixelCNNAutoencoder
+from pixelcnn.nn.conditioning import MapCondition, VectorCondition
 from pixelcnn.nn.masked_conv import num_parameters
 from tests.probes import Shape, earlier, measured, noise
 from tests.test_architectures import flat_images, model_of
@@ -80,3 +83,20 @@ def test_parameters_are_those_counted_by_hand() -> None:
     encoder = (3 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (4 * 8 * 9 + 8) + (8 * 2 * 1 * 2 + 2)
     decoder = (2 * 6 * 1 * 2 + 6) + 2 * (6 * 6 * 16 + 6) + (6 * 3 * 9 + 3)
     assert num_parameters(model.network) == encoder + decoder + 1
+
+
+def test_a_code_that_says_which_image_it_is_leaves_nothing_to_say() -> None:
+    """It may cost less than the log2(8) bits that tell 8 images apart: the code tells them."""
+    torch.manual_seed(0)
+    condition = MapCondition(VectorCondition(3, "a code"), 24, 4, 4)
+    sizes = {"num_layers": 2, "hidden_channels": 24, "kernel_size": 3, "first_kernel_size": 3, "head_channels": 24}
+    network = PixelCNNAutoencoder((3, 4, 4), 4, condition, code=3, encoder_channels=8, dropout=0.0, **sizes)
+    x = noise((3, 4, 4), 8)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(200):
+        nats = Categorical(4).nll(network(x), x).mean()
+        optimizer.zero_grad()
+        nats.backward()
+        optimizer.step()
+    bits_to_tell_which = math.log2(8) / 48
+    assert float(nats.detach()) / (48 * math.log(2)) < bits_to_tell_which / 2

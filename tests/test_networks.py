@@ -8,8 +8,11 @@ from torch import Tensor
 
 from pixelcnn import config
 from pixelcnn.model import ARCHITECTURES, CONDITIONS, Data, Model, build
+from pixelcnn.nn.conditioning import NoCondition
+from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
 from tests.conftest import Build, images, labels
+from tests.probes import excess, noise
 
 SYSTEMS = [(channels, condition) for channels in (1, 3) for condition in ("none", "label")]
 
@@ -114,6 +117,13 @@ def test_parameters_are_those_counted_by_hand(small_model: Build) -> None:
     out = 12 * 12 * 6 // 9 + 12
     head = (12 * 12 * 6 // 9 + 12) + (12 * 12 * 6 // 9 + 12)
     assert num_parameters(model.network) == first + out + later + out + head
+
+
+def test_a_few_images_are_learnt_by_heart() -> None:
+    torch.manual_seed(0)
+    sizes = {"num_layers": 4, "hidden_channels": 24, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 24}
+    network = GatedPixelCNN(3, 4, NoCondition(), dropout=0.0, **sizes)
+    assert 0 <= excess(network, noise((3, 4, 4), 8), steps=150) < 0.02
 
 
 def test_any_image_size_will_do(small_model: Build) -> None:

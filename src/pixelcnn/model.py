@@ -150,6 +150,15 @@ class Model:
         assert conditions is not None, "build refuses data without the condition"
         return conditions
 
+    def some_condition(self) -> Tensor | None:
+        """A condition of one image, whichever: to ask what a pass costs."""
+        match self.given:
+            case "label":
+                return torch.zeros(1, dtype=torch.int64, device=self.device)
+            case "embedding":
+                return torch.zeros(1, self.data.embedding_dims, device=self.device)
+        return None
+
     def standardise(self, split: Split) -> None:
         """Before training: see to it that embeddings have mean 0 and variance 1 on this split."""
         if self.given == "embedding":

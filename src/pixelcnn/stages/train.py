@@ -181,9 +181,8 @@ def _signals(journal: Journal) -> Iterator[None]:
 def flops_per_image(model: Model) -> float:
     """Floating point operations of one training step per image: three times a forward pass (2 per multiply-add)."""
     x = torch.zeros(1, *model.shape, dtype=torch.uint8, device=model.device)
-    cond = None if model.config.condition == "none" else torch.zeros(1, dtype=torch.int64, device=model.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.network(x, cond)
+        model.network(x, model.some_condition())
     return 3.0 * counter.get_total_flops()
 
 
@@ -199,8 +198,9 @@ def _searchable(section: config.Run) -> dict[str, Any]:
 
 
 def _key(section: config.Run, card: Card) -> str:
-    """A hash of all that the weights follow from: the run's params and the pixels."""
+    """A hash of all that the weights follow from: the run's params, the pixels and their embeddings."""
     content = _searchable(section) | {"fingerprints": [card.splits[s].fingerprint for s in ("train", "validation")]}
+    content["embeddings"] = card.embeddings.sha256 if card.embeddings else ""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
