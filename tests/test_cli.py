@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelcnn import config
-from pixelcnn.cli import main
+from pixelcnn import commands, config
+from pixelcnn.cli import VERBS, main
 
 
 @pytest.fixture
@@ -55,10 +55,28 @@ def test_the_list_names_each_suite(capsys: pytest.CaptureFixture[str]) -> None:
     assert "imagenet64-box2017" in listed
 
 
-def test_help_waits_for_no_heavy_import() -> None:
+def test_every_verb_is_a_module_with_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as end:
+            main([verb, "--help"])
+        assert end.value.code == 0
+        assert f"usage: pixelcnn {verb}" in capsys.readouterr().out
+    modules = {path.stem for path in Path(commands.__path__[0]).glob("*.py")}
+    assert modules == {*VERBS, "__init__", "operands"}
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    assert all(verb in listed and line[:30] in listed for verb, line in VERBS.items())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["suite", "--list"]])
+def test_what_needs_no_model_waits_for_no_heavy_import(arguments: list[str]) -> None:
     script = (
         "import sys\nfrom pixelcnn.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        f"try: main({arguments})\nexcept SystemExit: pass\n"
         "sys.exit(', '.join({'torch', 'mlflow', 'pandas', 'pydantic'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

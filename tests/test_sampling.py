@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pixelcnn.sampling import FullStepper, sample, sample_full, uniforms, walk
+from pixelcnn.sampling import FullStepper, complete, in_float64, is_prefix, sample, sample_full, uniforms, walk
 from tests.conftest import Build, images, labels
+from tests.test_architectures import model_of
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -40,12 +41,98 @@ def test_the_same_seed_draws_the_same_images_by_both_samplers(
     assert len(full.unique()) == model.data.levels
 
 
-def test_the_same_seed_draws_the_same_images_whatever_the_batch_size(small_model: Build) -> None:
+@pytest.mark.parametrize("condition", ["none", "label"])
+def test_the_same_seed_draws_the_same_images_whatever_the_batch_size(small_model: Build, condition: str) -> None:
+    model = small_model(3, condition)
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.mul_(3)  # so that the label counts
+    cond = labels(model, 5)
+    whole = sample(model, 5, torch.Generator().manual_seed(3), cond)
+    for size in (1, 2, 7):
+        assert torch.equal(whole, sample(model, 5, torch.Generator().manual_seed(3), cond, batch_size=size))
+
+
+def test_float64_is_a_copy_of_the_same_model(small_model: Build) -> None:
+    model = small_model(1)
+    model.network.float()
+    exact = in_float64(model)
+    x = images(model, 2)
+    assert (exact.nll(x).dtype, model.nll(x).dtype) == (torch.float64, torch.float32)
+    torch.testing.assert_close(exact.nll(x), model.nll(x), rtol=1e-5, atol=0, check_dtype=False)
+
+
+def test_a_full_stepper_passes_anew_for_each_colour_where_an_output_is_of_one() -> None:
+    model = model_of("row_lstm", 3)
+    model.network.double().eval()
+    x = images(model, 2)
+    with torch.no_grad():
+        full = model.network(x)
+        stepped = torch.zeros_like(full)
+
+        def follow(i: int, j: int, c: int, outputs: torch.Tensor) -> torch.Tensor:
+            stepped[:, :, c, i, j] = outputs[:, :, c]
+            return x[:, c, i, j]
+
+        list(walk(FullStepper(model.network, x, None), follow))
+    torch.testing.assert_close(stepped, full, rtol=0, atol=1e-12)
+
+
+def test_a_full_stepper_passes_once_per_pixel_where_an_output_is_of_all_its_colours() -> None:
+    model = model_of("pixelcnn++", 3)
+    model.network.double().eval()
+    x, passes = images(model, 2), []
+    model.network.register_forward_hook(lambda *_: passes.append(1))
+    stepped = torch.zeros(2, model.likelihood.num_outputs(3), 3, *model.shape[1:], dtype=torch.float64)
+
+    def follow(i: int, j: int, c: int, outputs: torch.Tensor) -> torch.Tensor:
+        stepped[:, :, c, i, j] = outputs
+        return x[:, c, i, j]
+
+    with torch.no_grad():
+        list(walk(FullStepper(model.network, x, None), follow))
+        assert len(passes) == model.dims // 3
+        full = model.network(x).unsqueeze(2).expand_as(stepped)
+    torch.testing.assert_close(stepped, full, rtol=0, atol=1e-12)
+
+
+def top(model_height: int, model_width: int, pixels: int) -> torch.Tensor:
+    """A mask of the first pixels, row by row."""
+    return (torch.arange(model_height * model_width) < pixels).view(model_height, model_width)
+
+
+@pytest.mark.parametrize("pixels", [0, 13, 20, 40])
+def test_a_sample_completes_itself_with_its_own_noise(small_model: Build, pixels: int) -> None:
+    model = small_model(3, "label")
+    drawn = sample(model, 4, torch.Generator().manual_seed(5), labels(model, 4))
+    known = top(5, 8, pixels)
+    begun = torch.where(known, drawn, 0)
+    again = complete(model, begun, known, torch.Generator().manual_seed(5), labels(model, 4), batch_size=3)
+    assert torch.equal(again, drawn)
+    assert torch.equal(begun, torch.where(known, drawn, 0)), "what was given has changed"
+
+
+def test_known_pixels_stay_whatever_the_mask_and_later_ones_change_nothing_before_them(small_model: Build) -> None:
     model = small_model(3)
-    whole = sample(model, 5, torch.Generator().manual_seed(3))
-    generator = torch.Generator().manual_seed(3)
-    parts = [sample(model, n, generator) for n in (2, 1, 2)]
-    assert torch.equal(whole, torch.cat(parts))
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.mul_(3)  # so that pixels depend on each other
+    x, known = images(model, 2), torch.zeros(2, 5, 8, dtype=torch.bool)
+    known[0, :, 2:5], known[1, 1:3] = True, True
+    drawn = complete(model, x, known, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.permute(0, 2, 3, 1)[known], x.permute(0, 2, 3, 1)[known])
+    other = x.clone()
+    other[0, :, 3, 4] = (x[0, :, 3, 4] + 1) % 4
+    changed = complete(model, other, known, torch.Generator().manual_seed(0)) != drawn
+    before = top(5, 8, 3 * 8 + 4)
+    assert not changed[0, :, before].any()
+    assert changed[0, :, ~before].sum() > 3, "but it does change what comes after it"
+
+
+def test_a_prefix_is_what_precedes_all_else() -> None:
+    assert all(is_prefix(top(3, 4, pixels)) for pixels in range(13))
+    assert not is_prefix(top(3, 4, 5).flip(0))
+    assert not is_prefix(top(4, 3, 4).T)
 
 
 def test_noise_is_the_same_however_it_is_cut_into_batches() -> None:
@@ -67,3 +154,14 @@ def test_samples_have_the_frequencies_that_the_model_states(small_model: Build) 
 def test_a_temperature_that_is_not_positive_is_refused(small_model: Build) -> None:
     with pytest.raises(ValueError, match=r"temperature: 0.0 is not greater than 0"):
         sample(small_model(1), 1, torch.Generator(), temperature=0.0)
+
+
+def test_images_that_are_not_the_models_are_refused(small_model: Build) -> None:
+    model = small_model(1)
+    known = torch.ones(5, 8, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"images: torch.uint8 \(2, 3, 5, 8\) is not uint8 \(N, 1, 5, 8\)"):
+        complete(model, torch.zeros(2, 3, 5, 8, dtype=torch.uint8), known, torch.Generator())
+    with pytest.raises(ValueError, match=r"images: torch.float32"):
+        complete(model, torch.zeros(2, 1, 5, 8), known, torch.Generator())
+    with pytest.raises(ValueError, match=r"num: 0 is not at least 1"):
+        sample(model, 0, torch.Generator())

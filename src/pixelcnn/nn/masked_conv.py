@@ -47,8 +47,12 @@ class RowConv(nn.Conv2d):
         mask[:, :, 0, left] = centre_mask.to(mask.dtype)
         self.register_buffer("mask", mask, persistent=False)
 
+    def masked_weight(self) -> Tensor:
+        """(O, I, 1, left+1), zero where the mask is."""
+        return self.weight * self.mask
+
     def forward(self, window: Tensor) -> Tensor:
-        return F.conv2d(window, self.weight * self.mask, self.bias)
+        return F.conv2d(window, self.masked_weight(), self.bias)
 
 
 def num_parameters(network: nn.Module) -> int:

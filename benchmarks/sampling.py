@@ -1,0 +1,94 @@
+"""What a batch of samples costs, in forward passes: `python benchmarks/sampling.py`. README.md here has a table.
+
+An untrained Gated PixelCNN with the sizes below, float32, one thread, in seconds of CPU. A sample, a walk over given
+images (the same without draws) and a forward pass take turns, so that a busy machine is busy for all three; medians.
+The naive sampler takes a forward pass for every sub-pixel: its time is calculated.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from pixelcnn import config
+from pixelcnn.model import Data, Model, build
+from pixelcnn.sampling import sample, walk
+
+SIZES = {"num_layers": 15, "hidden_channels": 120, "kernel_size": 3, "first_kernel_size": 7, "head_channels": 240}
+HEADINGS = ["side", "batch", "forward, s", "sample, s", "sample / forward", "of it draws", "naive / sample", "MiB"]
+
+
+def model_of(side: int) -> Model:
+    """A fresh model of RGB images with 256 levels."""
+    section = {"name": "gated_pixelcnn", "condition": "none", "dropout": 0.0} | SIZES
+    model = build(config.GatedPixelCNN.model_validate(section), Data("noise", (3, side, side), 256, (), {}))
+    model.network.eval()
+    return model
+
+
+def follow(model: Model, x: Tensor) -> None:
+    """All that sampling does but the draws: evaluate every sub-pixel of given images."""
+    stepper = model.network.stepper(len(x), *x.shape[2:])  # type: ignore[operator]
+    for _ in walk(stepper, lambda i, j, c, _: x[:, c, i, j]):
+        pass
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Seconds of CPU: other processes do not count."""
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin
+
+
+def peak() -> float:
+    """Most memory this process has held so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@torch.inference_mode()
+def measure(side: int, batch: int, repeats: int) -> list[str]:
+    """A line of the table, in a process of its own: memory is what sampling adds to the model's."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = model_of(side)
+    x = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+    before = peak()
+    runs: list[Callable[[], object]] = [
+        lambda: sample(model, batch, torch.Generator().manual_seed(0)),
+        lambda: follow(model, x),
+        lambda: model.network(x),
+    ]
+    runs[0]()
+    memory = peak() - before
+    runs[2]()
+    turns = [[seconds(run) for run in runs] for _ in range(repeats)]
+    drawn, followed, forward = (median(times) for times in zip(*turns, strict=True))
+    naive = forward * 3 * side * side
+    return [
+        f"{side}", f"{batch}", f"{forward:.3f}", f"{drawn:.2f}", f"{drawn / forward:.2f}",
+        f"{(drawn - followed) / forward:.2f}", f"{naive / drawn:,.0f}", f"{memory:.0f}",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[32], help="of the images, pixels")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    print("| " + " | ".join(HEADINGS) + " |\n|" + " --- |" * len(HEADINGS))
+    spawn = multiprocessing.get_context("spawn")
+    for side, batch in product(given.sides, given.batches):
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:  # a process each, for its peak of memory
+            print("| " + " | ".join(pool.submit(measure, side, batch, given.repeats).result()) + " |")
+
+
+if __name__ == "__main__":
+    main()

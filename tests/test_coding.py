@@ -1,0 +1,252 @@
+"""An archive holds the pixels to the bit in as many bits as their NLL, and what is damaged is refused."""
+
+import dataclasses
+import hashlib
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pixelcnn import checkpoint, coding
+from pixelcnn.coding import compress, decompress, pack, shares, unpack
+from pixelcnn.model import ARCHITECTURES, Model
+from pixelcnn.sampling import sample
+from tests.conftest import Build, images
+from tests.test_architectures import SIZES, model_of
+
+CODED = [name for name in ARCHITECTURES if "condition" not in SIZES[name]]  # without the auto-encoders
+
+
+def sharp(model: Model, factor: float = 3.0) -> Model:
+    """The model in evaluation mode with larger weights: distributions far from uniform, and different ones."""
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.mul_(factor)
+    model.network.eval()
+    return model
+
+
+def named(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {f"{n}": image for n, image in enumerate(x)}
+
+
+def assert_same(found: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> None:
+    assert list(found) == list(given)
+    for name, image in given.items():
+        assert torch.equal(found[name], image), name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", CODED)
+def test_every_architecture_returns_what_it_was_given(name: str, channels: int) -> None:
+    model = sharp(model_of(name, channels))
+    given = named(images(model, 5))
+    assert_same(decompress(model, compress(model, given, batch_size=2)), given)
+
+
+@pytest.mark.parametrize("condition", ["label", "label-map"])
+def test_a_class_conditional_model_codes_images_of_one_class(condition: str) -> None:
+    model = sharp(model_of("gated_pixelcnn", 1, condition))
+    given = named(images(model, 3))
+    archive = compress(model, given, 64, label=1)
+    assert_same(decompress(model, archive), given)
+    header, payload = unpack(archive)
+    with pytest.raises(ValueError, match="decodes to other pixels"):
+        decompress(model, pack(header.model_copy(update={"label": 0}), payload))
+    with pytest.raises(ValueError, match="needs a label"):
+        compress(model, given, 64)
+
+
+@pytest.mark.parametrize(("name", "condition"), [("gated_pixelcnn", "embedding"), ("pixelcnn_autoencoder", "none")])
+def test_a_model_that_needs_more_than_a_label_is_refused(name: str, condition: str) -> None:
+    model = model_of(name, 1, condition)
+    model.network.eval()
+    with pytest.raises(ValueError, match=r"archive: this model needs the (embedding|code) of each image"):
+        compress(model, named(images(model, 1)), 64)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["gated_pixelcnn", "pixelcnn++"])
+def test_an_archive_is_as_large_as_the_nll(name: str, channels: int) -> None:
+    model = sharp(model_of(name, channels), 1.5)
+    model.network.double()
+    x = sample(model, 400, torch.Generator().manual_seed(0))
+    _, payload = unpack(compress(model, named(x), batch_size=200))
+    with torch.no_grad():
+        nll = float(model.nll(x).sum()) / math.log(2)
+    assert 8 * len(payload) == pytest.approx(nll, rel=0.005)
+    assert nll < 0.98 * 400 * model.dims * 3, "a uniform distribution would tell nothing"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 6), (3, 7), (5, 6), (9, 20)])
+def test_images_of_any_size_are_coded_in_tiles(size: tuple[int, int]) -> None:
+    model = sharp(model_of("gated_pixelcnn", 3))
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.randint(0, 8, (3, *size), generator=generator, dtype=torch.uint8) for name in ("a", "b")}
+    rows: list[int] = []
+    archive = compress(model, given | named(images(model, 1)), 3, on_row=rows.append)
+    assert_same(decompress(model, archive), given | named(images(model, 1)))
+    assert len(rows) == coding.num_rows(model, [size, size, (4, 6)], 3)
+
+
+def test_the_last_tiles_repeat_the_edge(small_model: Build) -> None:
+    model = small_model(1, height=2, width=2)
+    tiles = coding.cut(torch.tensor([[[0, 1, 2], [3, 0, 1], [2, 3, 1]]], dtype=torch.uint8), model, "x")
+    assert tiles[:, 0].tolist() == [[[0, 1], [3, 0]], [[2, 2], [1, 1]], [[2, 3], [2, 3]], [[1, 1], [1, 1]]]
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[Model, bytes, dict[str, torch.Tensor]]:
+    model = sharp(model_of("gated_pixelcnn", 1))
+    given = named(images(model, 4))
+    return model, compress(model, given, batch_size=2), given
+
+
+Made = tuple[Model, bytes, dict[str, torch.Tensor]]
+
+
+def test_an_archive_with_any_byte_changed_is_refused(made: Made) -> None:
+    model, archive, _ = made
+    for n in range(len(archive)):
+        damaged = bytearray(archive)
+        damaged[n] ^= 1 << n % 8
+        with pytest.raises(ValueError, match="archive: "):
+            decompress(model, bytes(damaged))
+
+
+def test_an_archive_of_any_other_length_is_refused(made: Made) -> None:
+    model, archive, _ = made
+    for length in range(len(archive)):
+        with pytest.raises(ValueError, match="archive: "):
+            decompress(model, archive[:length])
+    with pytest.raises(ValueError, match="archive: is damaged"):
+        decompress(model, archive + b"\0")
+
+
+def test_pixels_are_checked_even_where_the_archive_is_whole(made: Made) -> None:
+    """As on a machine whose arithmetic differs: the range coder's words lead to other symbols."""
+    model, archive, given = made
+    header, payload = unpack(archive)
+    refused = 0
+    for n in range(len(payload)):
+        other = bytearray(payload)
+        other[n] ^= 1 << n % 8
+        try:
+            assert_same(decompress(model, pack(header, bytes(other))), given)  # the last bits may be of no account
+        except ValueError as error:
+            assert "decodes to other pixels than were compressed" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 0.8 * len(payload)
+
+
+def test_decoding_ends_with_the_first_batch_that_is_wrong(made: Made) -> None:
+    model, archive, _ = made
+    header, payload = unpack(archive)
+    rows: list[int] = []
+    with pytest.raises(ValueError, match="decodes to other pixels"):
+        decompress(model, pack(header.model_copy(update={"crc32": (0, header.crc32[1])}), payload), rows.append)
+    assert len(rows) == model.shape[1]
+
+
+def test_the_whole_is_checked_when_every_batch_passes(made: Made) -> None:
+    model, archive, _ = made
+    header, payload = unpack(archive)
+    with pytest.raises(ValueError, match=r"decodes to other pixels .* Made by pixelcnn .*; here is pixelcnn"):
+        decompress(model, pack(header.model_copy(update={"sha256": "0" * 64}), payload))
+
+
+def test_another_model_is_refused_by_name(made: Made) -> None:
+    model, archive, _ = made
+    other = sharp(model_of("gated_pixelcnn", 1), 2.0)
+    both = f"{coding.weights_sha256(model)}, this one is {coding.weights_sha256(other)}"
+    with pytest.raises(ValueError, match=f"archive: was made with the model {both}"):
+        decompress(other, archive)
+
+
+def test_other_files_and_formats_are_named(made: Made) -> None:
+    model, archive, _ = made
+    with pytest.raises(ValueError, match="archive: is not one of pixelcnn"):
+        decompress(model, b"PK\x03\x04 something else")
+    with pytest.raises(ValueError, match="archive: has the format b'2', this pixelcnn reads b'1'"):
+        decompress(model, b"PXC2" + archive[4:])
+
+
+def test_a_header_of_other_keys_is_refused(made: Made) -> None:
+    _, archive, _ = made
+    body = archive[36:40] + b"no header" + archive[40:]
+    with pytest.raises(ValueError, match="archive: its header cannot be read"):
+        unpack(archive[:4] + hashlib.sha256(body).digest() + body)
+
+
+def test_an_archive_names_its_model_as_config_json_does(made: Made, tmp_path: Path) -> None:
+    model, archive, _ = made
+    sha256 = checkpoint.save(tmp_path, model, model.network.state_dict())
+    header, _ = unpack(archive)
+    assert header.model == sha256 == coding.weights_sha256(checkpoint.load(tmp_path))
+
+
+# What is refused to begin with
+
+
+def test_images_that_are_not_the_models_are_refused_by_name(made: Made) -> None:
+    model, _, _ = made
+    for image, message in {
+        torch.full((1, 4, 6), 8, dtype=torch.uint8): "cat: values are 0 ... 7, but 8 is among them",
+        torch.zeros(3, 4, 6, dtype=torch.uint8): "cat: torch.uint8 (3, 4, 6) is not uint8 (1, height, width)",
+        torch.zeros(1, 4, 6): "cat: torch.float32 (1, 4, 6) is not uint8 (1, height, width)",
+        torch.zeros(1, 0, 6, dtype=torch.uint8): "cat: torch.uint8 (1, 0, 6) is not uint8 (1, height, width)",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            compress(model, {"cat": image}, 64)
+    with pytest.raises(ValueError, match="images: none were given"):
+        compress(model, {}, 64)
+
+
+def test_a_model_that_states_no_probabilities_is_refused(made: Made) -> None:
+    broken = dataclasses.replace(made[0], network=model_of("gated_pixelcnn", 1).network)
+    with torch.no_grad():
+        next(broken.network.parameters()).fill_(math.nan)
+    broken.network.eval()
+    with pytest.raises(ValueError, match="the model states no probabilities"):
+        compress(broken, made[2], 64)
+
+
+# What the range coder is given
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_the_shares_are_whole_numbers_that_leave_every_level_one(levels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, levels, generator=generator, dtype=torch.float64) * 20
+    logits[0, 0], logits[1] = 1e9, 0
+    log_pmf = logits.log_softmax(1)
+    given = shares(log_pmf).astype(np.float64)
+    assert (given == given.round()).all()
+    assert (given >= 0).all()
+    assert (given.sum(1) == coding.TOTAL - levels).all()
+    pmf = torch.from_numpy((given + 1) / coding.TOTAL)
+    cost = (log_pmf.exp() * (log_pmf - pmf.log())).sum(1)
+    assert float(cost.max()) < 1e-3, "nats per sub-pixel"
+
+
+def test_the_coder_takes_the_shares_as_they_are() -> None:
+    """Else its size would not be the one that they state, and other versions of it might disagree."""
+    rng = np.random.default_rng(0)
+    given = shares(torch.from_numpy(np.log(rng.dirichlet(np.full(256, 0.05), 5000) + 1e-30)))
+    symbols = rng.integers(0, 256, 5000).astype(np.int32)
+    encoder = coding.constriction.stream.queue.RangeEncoder()
+    encoder.encode(symbols, coding.CODED, given)
+    stated = -np.log2((given[np.arange(5000), symbols] + 1) / coding.TOTAL).sum()
+    assert 0 <= 32 * len(encoder.get_compressed()) - stated < 64
+
+
+def test_the_table_of_exponentials_is_the_same_by_any_libm() -> None:
+    exact = 2.0**32 * np.exp(-np.arange(len(coding.WEIGHTS)) / coding.STEPS)
+    assert coding.WEIGHTS[-1] == 0
+    assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-4

@@ -1,0 +1,259 @@
+"""The verbs on models: what a user types gives the files that it says, and mistakes are named in one line."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pixelcnn import checkpoint, coding, pictures
+from pixelcnn.cli import main
+from pixelcnn.data import datasets
+from pixelcnn.data.datasets import Split, image_hash, write_card
+from pixelcnn.data.writer import SplitWriter
+from pixelcnn.evaluation import nll
+from pixelcnn.model import Model
+from tests.conftest import images
+from tests.test_architectures import model_of
+from tests.test_datasets import card
+
+Refused = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with the models grey, rgb, labels and embeddings, of images of 6 x 4 pixels and 8 levels."""
+    monkeypatch.chdir(tmp_path)
+    for name, channels, condition in [
+        ("grey", 1, "none"), ("rgb", 3, "none"), ("labels", 1, "label"), ("embeddings", 1, "embedding"),
+    ]:  # fmt: skip
+        model = model_of("gated_pixelcnn", channels, condition)
+        checkpoint.save(Path(name), model, model.network.state_dict())
+    model = model_of("pixelcnn_autoencoder", 1)
+    checkpoint.save(Path("autoencoder"), model, model.network.state_dict())
+    return tmp_path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """refused(message, *arguments): the command ends with code 2 and this message, and without a traceback."""
+
+    def check(message: str, *arguments: str) -> None:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        assert end.value.code == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert "Traceback" not in said
+
+    return check
+
+
+def run(line: str) -> None:
+    main(line.split())
+
+
+def read_all(place: str, model: Model) -> torch.Tensor:
+    files = sorted(Path(place).glob("*.png"))
+    return torch.stack([pictures.read(file, model.shape[0], model.data.levels) for file in files])
+
+
+def prepared(model: Model, num: int) -> tuple[Path, Split]:
+    """A prepared data set of the model's kind that has a test split."""
+    x, labels = images(model, num), torch.arange(num) % 2
+    with SplitWriter(Path(), "test", model.shape, True, 100) as writer:
+        for image, label in zip(x, labels, strict=True):
+            writer.add(image.numpy().tobytes(), int(label), image_hash(image.numpy().tobytes()))
+    described = card(splits={"test": writer.card}, shape=model.shape, levels=8, classes=("cat", "dog"))
+    write_card(described, Path(datasets.CARD))
+    return Path(), Split(x, labels)
+
+
+# sample
+
+
+def test_a_grid_has_as_many_images_as_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    run("sample grey --num 5 -o grids/a.png")
+    assert "grids/a.png: 5 images" in capsys.readouterr().out
+    with Image.open("grids/a.png") as picture:
+        width, height = picture.size
+    assert width / height == pytest.approx((3 * 7 + 1) / (2 * 5 + 1)), "3 columns of 6 pixels, 2 rows of 4"
+
+
+@pytest.mark.parametrize("model", ["grey", "rgb"])
+def test_the_same_seed_draws_the_same_images_whatever_the_batch_size(model: str) -> None:
+    run(f"sample {model} --num 5 -o all")
+    run(f"sample {model} --num 5 --batch-size 2 -o parts")
+    run(f"sample {model} --num 5 --seed 1 -o others")
+    loaded = checkpoint.load(Path(model))
+    whole = read_all("all", loaded)
+    assert len(whole) == 5
+    assert torch.equal(whole, read_all("parts", loaded))
+    assert not torch.equal(whole, read_all("others", loaded))
+
+
+def test_a_class_conditional_model_draws_a_row_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    run("sample labels --num 5 -o rows")
+    assert "rows: 6 images, 3 of each: cat, dog" in capsys.readouterr().out
+    assert len(list(Path("rows").iterdir())) == 6
+    run("sample labels --num 3 --label dog -o name")
+    run("sample labels --num 3 --label 1 -o number")
+    model = checkpoint.load(Path("labels"))
+    assert torch.equal(read_all("name", model), read_all("number", model))
+    run("sample labels --num 6 --label cat --label dog -o both")
+    assert torch.equal(read_all("both", model), read_all("rows", model))
+
+
+def test_embeddings_are_read_from_files_a_row_each(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("face.npy", np.zeros(3, np.float32))
+    np.save("two.npy", np.ones((2, 3), np.float32))
+    np.save("whole.npy", np.ones(3, np.int64))
+    run("sample embeddings --num 6 --embedding face.npy --embedding two.npy -o faces")
+    assert "faces: 6 images, 2 of each: face, two 0, two 1" in capsys.readouterr().out
+    refused("--embedding: missing", "sample", "embeddings", "-o", "a.png")
+    refused("whole.npy: int64 (3,) is not floats", "sample", "embeddings", "--embedding", "whole.npy", "-o", "a.png")
+    refused("--embedding: this model takes none", "sample", "grey", "--embedding", "face.npy", "-o", "a.png")
+
+
+def test_what_cannot_be_sampled_is_refused(refused: Refused) -> None:
+    refused("--label: this model is not class-conditional", "sample", "grey", "--label", "3", "-o", "a.png")
+    refused("--label: 'emu' is neither of 0 ... 1 nor one of cat, dog", "sample", "labels", "--label=emu", "-oa.png")
+    refused("--label: '2' is neither", "sample", "labels", "--label", "2", "-o", "a.png")
+    refused("draws images of a code", "sample", "autoencoder", "-o", "a.png")
+    refused("temperature: 0.0 is not greater than 0", "sample", "grey", "--temperature", "0", "-o", "a.png")
+    refused("'0' is not a whole number of at least 1", "sample", "grey", "--num", "0", "-o", "a.png")
+    refused("'-1' is not a whole number of 0 ...", "sample", "grey", "--seed", "-1", "-o", "a.png")
+    refused("--out: a.jpg is neither a .png file nor a folder", "sample", "grey", "-o", "a.jpg")
+    refused("nowhere: no config.json there", "sample", "nowhere", "-o", "a.png")
+    assert not Path("a.png").exists()
+
+
+def test_a_model_of_the_registry_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    registry = SimpleNamespace(fetch=lambda uri: asked.append(uri) or Path("grey"))
+    monkeypatch.setitem(sys.modules, "pixelcnn.registry", registry)
+    run("sample models:/digits@champion --num 1 -o one")
+    assert asked == ["models:/digits@champion"]
+
+
+# complete
+
+
+@pytest.mark.parametrize("keep", ["top-half", "left-half", "right-half"])
+def test_completions_keep_what_is_kept_and_differ_elsewhere(keep: str) -> None:
+    run("sample rgb --num 2 -o given")
+    run(f"complete rgb given --keep {keep} --num 3 -o done")
+    model = checkpoint.load(Path("rgb"))
+    given, done = read_all("given", model), read_all("done", model).unflatten(0, (2, 3))
+    half = {"top-half": np.s_[..., :2, :], "left-half": np.s_[..., :3], "right-half": np.s_[..., 3:]}[keep]
+    assert torch.equal(done[half], given.unsqueeze(1).expand_as(done)[half])
+    assert len({tuple(image.flatten().tolist()) for image in done.flatten(0, 1)}) == 6
+    assert [path.name for path in sorted(Path("done").iterdir())][:3] == ["00000-0.png", "00000-1.png", "00000-2.png"]
+
+
+def test_a_mask_says_what_is_kept_and_a_note_when_that_is_not_a_prefix(
+    refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("sample grey --num 1 -o given")
+    mask = np.zeros((4, 6), np.uint8)
+    mask[:1] = 255
+    Image.fromarray(mask).save("prefix.png")
+    Image.fromarray(mask[::-1].copy()).save("last-row.png")
+    Image.fromarray(mask[:2]).save("small.png")
+    run("complete grey given/00000.png --mask prefix.png -o done.png")
+    assert "note" not in capsys.readouterr().err
+    run("complete grey given/00000.png --mask last-row.png -o done")
+    assert "note: kept pixels do not influence what is drawn before them" in capsys.readouterr().err
+    model = checkpoint.load(Path("grey"))
+    assert torch.equal(read_all("done", model)[:, :, 3], read_all("given", model)[:, :, 3].expand(4, -1, -1))
+    refused("small.png: is 6 x 2 pixels, the model's", "complete", "grey", "given", "--mask", "small.png", "-oa.png")
+    refused("invalid choice: 'bottom-half'", "complete", "grey", "given", "--keep", "bottom-half", "-o", "a.png")
+
+
+# score
+
+
+def test_scores_are_those_of_evaluation(folder: Path, refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    model = checkpoint.load(Path("labels"))
+    _, split = prepared(model, 30)
+    run(f"score labels {folder}:test -o scores.csv")
+    table, nats = pd.read_csv("scores.csv"), nll(model, split, 64).numpy()
+    assert table.nats.to_numpy() == pytest.approx(nats)
+    assert table.bits_per_dim.to_numpy() == pytest.approx(nats / 24 / np.log(2))
+    assert table.label.tolist() == ["cat", "dog"] * 15
+    mean = f"{table.bits_per_dim.mean():.4f} +- {table.bits_per_dim.std() / np.sqrt(30):.4f} bits/dim"
+    assert mean in capsys.readouterr().out
+    run(f"score labels {folder}:test:2 -o two.parquet")
+    assert pd.read_parquet("two.parquet").image.tolist() == ["test-00000", "test-00001"]
+    run(f"score labels {folder}:test")
+    assert "... and 10 more" in capsys.readouterr().out
+    refused(f"{folder}: images of (1, 4, 6) with 8 levels, the model's are (3, 4, 6)", "score", "rgb", f"{folder}:test")
+    refused("a prepared split, which stands alone", "score", "labels", f"{folder}:test", "x.png")
+    refused("--out: scores.txt ends neither", "score", "labels", f"{folder}:test", "-o", "scores.txt")
+
+
+def test_files_come_without_labels(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    run("sample labels --num 1 --label dog -o given")
+    refused("--label: missing; this model is class-conditional", "score", "labels", "given")
+    refused("needs an embedding of each", "score", "embeddings", "given")
+    run("score labels given --label dog")
+    model = checkpoint.load(Path("labels"))
+    nats = nll(model, Split(read_all("given", model), torch.tensor([1])), 1)
+    assert f"{float(nats[0]):.4f}" in capsys.readouterr().out
+    Image.new("L", (5, 4)).save("given/z.png")
+    refused("z.png: is 5 x 4 pixels, the model's images are 6 x 4", "score", "labels", "given", "--label", "dog")
+    Path("empty").mkdir()
+    refused("empty: holds no file that ends in .png", "score", "labels", "empty")
+
+
+# compress, decompress
+
+
+@pytest.mark.parametrize("model", ["grey", "rgb"])
+def test_an_archive_gives_the_same_files_back(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(f"sample {model} --num 3 -o given")
+    large = torch.randint(0, 8, (checkpoint.load(Path(model)).shape[0], 9, 7), dtype=torch.uint8)
+    pictures.write(Path("large.png"), large, 8)
+    run(f"compress {model} given large.png -o archives/a.pxc")
+    assert re.search(r"a.pxc: 4 images of [\d,]+ bytes in [\d,]+ bytes", capsys.readouterr().out)
+    run(f"decompress {model} archives/a.pxc -o back")
+    assert sorted(path.name for path in Path("back").iterdir()) == ["00000.png", "00001.png", "00002.png", "large.png"]
+    for path in [*Path("given").iterdir(), Path("large.png")]:
+        assert path.read_bytes() == Path("back", path.name).read_bytes()
+
+
+def test_a_split_of_a_prepared_data_set_is_compressed(folder: Path) -> None:
+    model = checkpoint.load(Path("grey"))
+    _, split = prepared(model, 5)
+    run(f"compress grey {folder}:test:3 -o a.pxc")
+    run("decompress grey a.pxc -o back")
+    assert torch.equal(read_all("back", model), split.images[:3])
+
+
+def test_nothing_is_written_of_a_damaged_archive_or_over_other_files(refused: Refused) -> None:
+    run("sample labels --num 2 --label cat -o given")
+    run("compress labels given --label cat -o a.pxc")
+    damaged = bytearray(Path("a.pxc").read_bytes())
+    damaged[-1] ^= 1
+    Path("b.pxc").write_bytes(damaged)
+    refused("archive: is damaged", "decompress", "labels", "b.pxc", "-o", "back")
+    refused("archive: was made with the model", "decompress", "grey", "a.pxc", "-o", "back")
+    assert not Path("back").exists()
+    refused("given/00000.png exists already", "decompress", "labels", "a.pxc", "-o", "given")
+    refused("--label: missing", "compress", "labels", "given", "-o", "c.pxc")
+    refused("--label: this model is not class-conditional", "compress", "grey", "given", "--label=cat", "-o", "c.pxc")
+    refused("needs the code of each image", "compress", "autoencoder", "given", "-o", "c.pxc")
+    refused("a second image of the name 00000", "compress", "grey", "given", "given", "-o", "c.pxc")
+    assert not Path("c.pxc").exists()
+
+
+def test_an_archive_writes_into_its_folder_only(refused: Refused) -> None:
+    archive = coding.compress(checkpoint.load(Path("grey")), {"../up": torch.zeros(1, 4, 6, dtype=torch.uint8)}, 1)
+    Path("a.pxc").write_bytes(archive)
+    refused("archive: '../up' is not the name of a file", "decompress", "grey", "a.pxc", "-o", "back/in")
