@@ -1,5 +1,7 @@
 """The environment: limits that a dependency's own metadata lacks, the lock, and nobody who reports home."""
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -8,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from pixelcnn import config
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -63,6 +67,19 @@ def test_prefect_reports_home_to_nobody() -> None:
     settings = tomllib.loads((ROOT / "prefect.toml").read_text())
     assert settings["server"]["analytics_enabled"] is False
     assert settings["server"]["ui"]["show_promotional_content"] is False
+
+
+def test_a_flow_needs_no_server_that_somebody_has_started() -> None:
+    settings = tomllib.loads((ROOT / "prefect.toml").read_text())
+    assert settings["server"]["ephemeral"]["enabled"] is True
+
+
+def test_deployments_are_of_flows_that_exist_with_parameters_that_they_take() -> None:
+    for deployment in config.read_yaml(ROOT / "prefect.yaml")["deployments"]:
+        path, name = deployment["entrypoint"].split(":")
+        flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+        assert deployment["parameters"].keys() == inspect.signature(flow.fn).parameters.keys()
+        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
 def test_every_requirement_is_locked_with_hashes_and_no_address() -> None:

@@ -257,10 +257,13 @@ class Run(Section):
 
 
 class TrainProcess(Section):
-    """How often a training speaks and saves: no weight depends on it, so DVC does not watch it."""
+    """How often a training speaks and saves, and how many share it: no weight depends on it but by rounding and by what
+    dropout draws, so DVC does not watch it.
+    """
 
     log_every: Count  # steps
     checkpoint_every: Annotated[float, Field(gt=0)]  # seconds
+    processes: Count  # of this machine, started by torchrun; a GPU each, where there are GPUs
 
 
 class Evaluate(Section):
@@ -279,6 +282,13 @@ class Baseline(Section):
     max_train_images: Count
 
 
+class Promotion(Section):
+    """When a new version of a registered model replaces its champion: the whole interval of its gain is above this."""
+
+    min_gain: Annotated[float, Field(ge=0)]  # bits/dim, on the same test images
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the two-sided interval of the mean gain
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -288,6 +298,7 @@ class Params(Section):
     train: TrainProcess
     evaluate: Evaluate
     baseline: Baseline
+    promotion: Promotion
 
     def images_of(self, dataset: str) -> str:
         """The entry of `datasets` whose images a data set has: itself, or what an entry of `embeddings` embeds."""

@@ -75,8 +75,9 @@ class PixelCNNAutoencoder(nn.Module):
 class SquaredErrorAutoencoder(nn.Module):
     """Images (B, C, H, W) uint8 -> logits (B, L, C, H, W) of each sub-pixel given the code alone.
 
-    A sub-pixel is normal around the decoder's output, with one deviation for all, over the levels that there are; so
-    the most likely decoder is the one of the smallest squared error, and its bits/dim are measured like all others.
+    A sub-pixel is normal over the levels that there are, around the decoder's output and with one deviation for all.
+    That is an exponential family, so where it is most likely its expectation is the mean of all images of a code: the
+    one image that a squared error asks for, which is what `decode` gives. Its bits/dim are measured like all others.
     """
 
     def __init__(
@@ -100,10 +101,16 @@ class SquaredErrorAutoencoder(nn.Module):
         return self.encoder(self.scale(x))
 
     def decode(self, code: Tensor) -> Tensor:
-        """The images (B, C, H, W), floats with -1 the lowest and 1 the highest level, that codes (B, m) stand for."""
-        return self.out(torch.relu(self.condition(code)))
+        """The expected images (B, C, H, W) of codes (B, m): floats, -1 the lowest and 1 the highest level."""
+        pmf = torch.softmax(self._logits(code), dim=1)
+        return (pmf * self._levels(pmf)).sum(1)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        mean = self.decode(self.encode(x) if cond is None else cond)
-        level = self.scale(torch.arange(self.scale.levels, device=mean.device)).view(-1, 1, 1, 1)
-        return -0.5 * ((level - mean.unsqueeze(1)) * torch.exp(-self.log_deviation)) ** 2
+        return self._logits(self.encode(x) if cond is None else cond)
+
+    def _logits(self, code: Tensor) -> Tensor:
+        middle = self.out(torch.relu(self.condition(code))).unsqueeze(1)
+        return -0.5 * ((self._levels(middle) - middle) * torch.exp(-self.log_deviation)) ** 2
+
+    def _levels(self, like: Tensor) -> Tensor:
+        return self.scale(torch.arange(self.scale.levels, device=like.device)).view(-1, 1, 1, 1)

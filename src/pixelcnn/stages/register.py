@@ -1,4 +1,6 @@
-"""A version of one run's model in the MLflow registry. Doing it again adds nothing: the weights' hash is the identity.
+"""A version of one run's model in the MLflow registry, champion if it is surely better than the one that was.
+
+Doing it again adds nothing and decides nothing anew: the weights' hash is the identity.
 
 python -m pixelcnn.stages.register RUN --model models/RUN --reports reports --out reports/register/RUN.json
 """
@@ -12,6 +14,14 @@ from typing import Any
 from pixelcnn import checkpoint, config, registry
 from pixelcnn.stages import run
 
+# What the bits/dim of a model's card are of, by what the model is given
+MEANING = {
+    "none": "Bits/dim of an image: -log2 p(x) per sub-pixel; lower is better.",
+    "label": "Bits/dim of an image given its class. `predict` knows no class and takes the mean of p(x | class) over all.",
+    "embedding": "Bits/dim of an image given its embedding, which `predict` does not take: use `pixelcnn.load`.",
+    "code": "Bits/dim of an image given its own code, which is not counted: no p(x), and not to be compared with one.",
+}
+
 
 def main() -> None:
     args = _arguments()
@@ -21,10 +31,13 @@ def main() -> None:
     data_card = json.loads((args.reports / "preprocess" / f"{description['data']['dataset']}.json").read_text())
     name = registry.registered_name(description)
     card = model_card(params.runs[args.run].description, name, description, data_card, scores)
-    receipt = registry.register(args.model, args.run, card, scores)
+    nll = args.reports / "evaluate" / f"{args.run}.parquet"
+    candidate = registry.Candidate(args.model, args.run, params.runs[args.run].train.seed, card, scores, nll)
+    receipt = registry.register(candidate, params.promotion.min_gain, params.promotion.confidence)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(asdict(receipt), indent=2) + "\n")
-    print(f"{args.run}: {receipt.name} version {receipt.version} ({', '.join(receipt.aliases) or 'no alias'})")
+    aliases = ", ".join(receipt.aliases) or "no alias"
+    print(f"{args.run}: {receipt.name} version {receipt.version} ({aliases}): {receipt.reason}")
 
 
 def model_card(
@@ -37,13 +50,14 @@ def model_card(
         f"| {split} | {s['bits_per_dim']:.4f} | {s['standard_error']:.4f} | {s['num_images']} |"
         for split, s in scores.items()
     ]
+    lines += ["", MEANING[config.given(description["model"]["condition"])], "", "```python", "import pixelcnn"]
+    lines += [f'model = pixelcnn.load("models:/{name}@champion")  # to sample and to score', "```"]
+    if config.given(description["model"]["condition"]) != "embedding":
+        shape = ", ".join(map(str, description["data"]["shape"]))
+        lines += ["", "```python", "import mlflow"]
+        lines += [f'model = mlflow.pyfunc.load_model("models:/{name}@champion")']
+        lines += [f"model.predict(images)  # uint8 (N, {shape}) -> bits/dim (N,)", "```"]
     lines += [
-        "",
-        "```python",
-        "import mlflow",
-        f'model = mlflow.pyfunc.load_model("models:/{name}@champion")',
-        f"model.predict(images)  # uint8 (N, {', '.join(map(str, description['data']['shape']))}) -> bits/dim (N,)",
-        "```",
         "",
         f"Data: {data_card['licence']}. Cite: {data_card['citation']}",
         f"Weights: safetensors, sha256 {description['weights_sha256']}",

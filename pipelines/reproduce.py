@@ -1,0 +1,62 @@
+"""The flow `reproduce`: bring what is stale up to date, as `dvc repro` would, each stage as a Prefect task run.
+
+python -m pipelines.reproduce [TARGET ...]
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.logging import get_run_logger
+
+from pipelines import graph, work
+
+NOTHING = "nothing to do: DVC finds every stage up to date"
+
+
+@flow(name="reproduce")
+def reproduce(targets: list[str] = []) -> None:  # noqa: B006 (Prefect makes its form of it)
+    """Run the stale part of DVC's graph.
+
+    Args:
+        targets: stages, or names that stand for several (train), with all that they depend on; all stages if empty
+    """
+    with work.begun() as inherited:
+        stages = graph.stale(targets, Path())
+        if not stages:
+            get_run_logger().info(NOTHING)
+        work.finish(work.submit(stages, Path(), inherited))
+
+
+def run(call: Callable[[], Any]) -> None:
+    """Call a flow from the command line: 0 when it completed, 1 when it failed, 2 and one line for a user's mistake."""
+    try:
+        state = call()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0 if state is None or state.is_completed() else 1)
+
+
+def main() -> None:
+    """Without anything stale no flow is started: DVC alone can say that."""
+    parser = argparse.ArgumentParser(prog="pipelines.reproduce", description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", help="stages, as `dvc repro` takes them (default: all)")
+    targets = parser.parse_args().targets
+
+    def call() -> Any:
+        if not graph.stale(targets, Path()):
+            print(NOTHING)
+            return None
+        return reproduce(targets, return_state=True)
+
+    run(call)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Two models on the same images: the mean difference of their NLLs, image by image, with a confidence interval.
+
+Most of an image's NLL is the image's own: hard images are hard for both models. The difference takes that out, so a
+paired comparison resolves gains far below the standard error of either mean. Shapes: N images.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a challenger saves against a champion, in bits/dim: mean, its standard error, two-sided interval."""
+
+    gain: float
+    standard_error: float
+    low: float
+    high: float
+    confidence: float
+    num_images: int
+
+    def exceeds(self, min_gain: float) -> bool:
+        """Whether the whole interval lies above `min_gain`: a gain of that size is not luck of these images."""
+        return self.low > min_gain
+
+    def __str__(self) -> str:
+        interval = f"{self.low:+.4f} to {self.high:+.4f} at {self.confidence:.0%}"
+        return f"gain {self.gain:+.4f} bits/dim ({interval}, {self.num_images:,} images)"
+
+
+def compare(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Comparison:
+    """Compare bits/dim (N,) of the same images in the same order; the interval is the normal distribution's.
+
+    confidence: of the two-sided interval, such as 0.95. Raises ValueError for different or too few images.
+    """
+    if champion.shape != challenger.shape:
+        raise ValueError(f"{len(champion)} images of the champion, {len(challenger)} of the challenger: not the same")
+    if len(champion) < 2:
+        raise ValueError(f"{len(champion)} images: an interval needs two at least")
+    saved = champion.astype(np.float64) - challenger.astype(np.float64)
+    gain, error = float(saved.mean()), float(saved.std(ddof=1) / math.sqrt(len(saved)))
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return Comparison(gain, error, gain - half, gain + half, confidence, len(saved))

@@ -1,0 +1,247 @@
+"""The pipelines without Prefect: what DVC says, how a stage is run and ended, and the slots."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import artifacts, child, graph, locks
+
+# Four stages that need nothing installed; `a` and `b` are independent, `join` needs both
+DVC_YAML = """
+stages:
+  a: {cmd: "python a.py", deps: [a.py], outs: [a.txt], meta: {retries: 2, retry_after: 0.5, minutes: 3, slot: true}}
+  b:
+    foreach: [x, "y"]
+    do: {cmd: "echo ${item} > b-${item}.txt", deps: [source], outs: ["b-${item}.txt"]}
+  join: {cmd: "cat a.txt b-x.txt > join.md", deps: [a.txt, b-x.txt], params: [n], outs: [join.md: {cache: false}]}
+"""
+
+
+# DVC 3.67 walks its tries as pygtrie will not have it for ever
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty DVC repository."""
+    folder = tmp_path_factory.mktemp("repository")
+    dvc(folder, "init", "--no-scm")
+    return folder
+
+
+@pytest.fixture
+def project(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC repository of those stages, the current folder."""
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    (tmp_path / "params.yaml").write_text("n: 1\n")
+    (tmp_path / "source").write_text("1")
+    write(tmp_path, "open('a.txt', 'w').write('made')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "slots"))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    return tmp_path
+
+
+def write(folder: Path, program: str) -> None:
+    (folder / "a.py").write_text(textwrap.dedent(program))
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=os.environ | {"PATH": path})
+
+
+def stage(minutes: float | None = None, slot: bool = False) -> graph.Stage:
+    return graph.Stage("a", (), "", graph.Treatment(minutes=minutes, slot=slot), ())
+
+
+def run(folder: Path, what: graph.Stage) -> tuple[list[str], int]:
+    """The lines of a stage's output, and the exit code that it is reported with."""
+    lines: list[str] = []
+    with child.lifeline() as cord:
+        try:
+            child.run(what, folder, (cord,), lines.append)
+        except child.StageError as error:
+            return lines, error.code
+    return lines, 0
+
+
+def eventually(what: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_dvc_says_what_is_stale_in_which_order_why_and_how_it_is_treated(project: Path) -> None:
+    stages = graph.stale([], Path())
+    assert [s.name for s in stages][-1] == "join"
+    assert {s.name for s in stages} == {"a", "b@x", "b@y", "join"}
+    assert stages[-1].needs == ("a", "b@x")
+    by_name = {s.name: s for s in stages}
+    assert by_name["a"].treatment == graph.Treatment(retries=2, retry_after=0.5, minutes=3, slot=True)
+    assert by_name["b@x"].treatment == graph.Treatment()
+    assert by_name["join"].outs == (project / "join.md",)
+    dvc(project, "repro")
+    assert graph.stale([], Path()) == []
+    (project / "params.yaml").write_text("n: 2\n")
+    assert [(s.name, s.needs, s.why) for s in graph.stale([], Path())] == [
+        ("join", (), "changed deps: params.yaml (n)")
+    ]
+    write(project, "open('a.txt', 'w').write('otherwise')")
+    assert [(s.name, s.needs) for s in graph.stale(["join"], Path())] == [("a", ()), ("join", ("a",))]
+
+
+@pytest.mark.usefixtures("project")
+def test_targets_are_stages_or_the_name_of_several_and_bring_what_they_need() -> None:
+    assert [s.name for s in graph.stale(["b"], Path())] == ["b@x", "b@y"]
+    assert {s.name for s in graph.stale(["join"], Path())} == {"a", "b@x", "join"}
+    with pytest.raises(ValueError, match=r"'c' is no stage of dvc\.yaml, which has a, b@x, b@y, join"):
+        graph.stale(["c"], Path())
+
+
+def test_a_stage_that_is_added_to_dvc_yaml_is_found(project: Path) -> None:
+    with (project / "dvc.yaml").open("a") as file:
+        file.write("  after: {cmd: cp join.md after.md, deps: [join.md], outs: [after.md]}\n")
+    last = graph.stale([], Path())[-1]
+    assert (last.name, last.needs) == ("after", ("join",))
+
+
+def test_a_misspelt_treatment_is_refused(project: Path) -> None:
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("retries: 2", "retires: 2"))
+    with pytest.raises(ValueError, match=r"dvc\.yaml: a: meta: retires: unknown key"):
+        graph.stale([], Path())
+
+
+def test_a_broken_dvc_yaml_is_one_clear_line(project: Path) -> None:
+    (project / "dvc.yaml").write_text("stages: {a: {cmd: 3, whom: 4}}")
+    with pytest.raises(ValueError, match=r"^dvc: .*dvc\.yaml"):
+        graph.stale([], Path())
+
+
+def test_a_stage_s_output_arrives_line_by_line_and_its_outs_are_dvc_s(project: Path) -> None:
+    write(project, "print('one'); print('two'); open('a.txt', 'w').write('made')")
+    lines, code = run(project, stage(slot=True))
+    assert code == 0
+    assert lines.index("one") + 1 == lines.index("two")
+    assert "a" not in [s.name for s in graph.stale([], Path())]
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "may_pass"),
+    [("1 / 0", 1, False), ("raise SystemExit(2)", 2, True), ("import os; os.kill(os.getpid(), 9)", 137, True)],
+)
+def test_the_exit_code_of_the_command_tells_a_bug_from_what_may_pass(
+    project: Path, program: str, code: int, may_pass: bool
+) -> None:
+    write(project, program)
+    lines, found = run(project, stage())
+    assert found == code
+    assert child.StageError("a", found).may_pass is may_pass
+    assert ("ZeroDivisionError: division by zero" in lines) is (code == 1)
+
+
+SAVES_WHEN_ASKED = """
+    import os, signal, sys, time
+    def save(*_):
+        open("saved", "w").close()
+        sys.exit(130)
+    signal.signal(signal.SIGINT, save)
+    open("begun", "w").write(str(os.getpgrp()))
+    while True:
+        print("working", flush=True)
+        time.sleep(0.01)
+"""
+
+
+def test_a_stage_that_takes_longer_than_its_minutes_is_ended_after_saving(project: Path) -> None:
+    write(project, SAVES_WHEN_ASKED)
+    _, code = run(project, stage(minutes=0.1))
+    assert code == child.TIME_LIMIT
+    assert (project / "saved").exists()
+    assert not child.StageError("a", code).may_pass
+
+
+# What a flow does, in a process that can be killed
+FLOW = """
+import sys
+from pathlib import Path
+from pipelines import child, graph
+stage = graph.Stage("a", (), "", graph.Treatment(slot=True), ())
+with child.lifeline() as cord:
+    child.run(stage, Path(sys.argv[1]), (cord,), print)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stage_saves_and_leaves_no_process_when_its_flow_is_killed(project: Path, number: signal.Signals) -> None:
+    write(
+        project,
+        SAVES_WHEN_ASKED.replace('"begun", "w").close()', '"begun", "w").write(str(__import__("os").getpgrp()))'),
+    )
+    flow = subprocess.Popen(
+        [sys.executable, "-c", FLOW, str(project)], cwd=child.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    begun = project / "begun"
+    eventually(lambda: begun.exists() and begun.read_text() != "")
+    group = int(begun.read_text())
+    flow.send_signal(number)
+    flow.wait()
+    eventually(lambda: not alive(group))
+    assert (project / "saved").exists()
+    with locks.slot():  # nobody holds it now
+        pass
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("project")
+def test_a_gpu_is_a_slot_and_a_cpu_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "POLL", 0.01)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with locks.slot() as (_, first), locks.slot() as (_, second):
+        assert [first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    third: list[dict[str, str]] = []
+
+    def take() -> None:
+        with locks.slot() as (_, shown):
+            third.append(shown)
+
+    with locks.slot():
+        waiting = threading.Thread(target=take)
+        waiting.start()
+        time.sleep(0.2)
+        assert not third
+    waiting.join()
+    assert third == [{}]
+
+
+def test_tables_and_pictures_among_the_outs_become_artifacts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, str] = {}
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda text, key, description: made.update({key: text}))  # noqa: ARG005
+    out = project / "out"
+    out.mkdir()
+    (out / "NLL_x.md").write_text("| a |")
+    (out / "grid.png").write_bytes(b"\x89PNG")
+    (out / "other.json").write_text(json.dumps({}))
+    artifacts.publish(graph.Stage("report@x", (), "", graph.Treatment(), (out, project / "missing.png")))
+    assert made == {"report-nll-x": "| a |", "report-grid": "![grid](data:image/png;base64,iVBORw==)"}

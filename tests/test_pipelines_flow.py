@@ -1,0 +1,87 @@
+"""The flow under Prefect, with the server that it starts for itself: order, retries, bugs, and nothing to do."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DVC_YAML = """
+stages:
+  download: {cmd: python download.py, deps: [download.py], outs: [data.txt], meta: {retries: 3, retry_after: 0}}
+  train: {cmd: python train.py, deps: [train.py, data.txt], outs: [model.txt], meta: {retries: 3, retry_after: 0}}
+  evaluate: {cmd: cp model.txt score.txt, deps: [model.txt], outs: [score.txt]}
+  table: {cmd: cp data.txt table.md, deps: [data.txt], outs: [table.md]}
+"""
+COUNTED = "import pathlib; tries = pathlib.Path('tries-{name}'); n = len(tries.read_text()) if tries.exists() else 0\n"
+COUNTED += "tries.write_text('.' * (n + 1))\n"
+DOWNLOAD = "if n < 2: raise SystemExit(2)\nopen('data.txt', 'w').write('data')\n"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC repository with a download that fails twice and a training with a bug; a Prefect home of its own."""
+    folder = tmp_path_factory.mktemp("flow")
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "download.py").write_text(COUNTED.format(name="download") + DOWNLOAD)
+    (folder / "train.py").write_text(COUNTED.format(name="train") + "shape = (3, 4)[7]\n")
+    shutil.copy(ROOT / "prefect.toml", folder)
+    call(folder, "dvc", "init", "--no-scm")
+    return folder
+
+
+def call(folder: Path, *arguments: str, code: int = 0) -> str:
+    """`python -m ARGUMENTS` in the folder; what it said."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    env = kept | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "XDG_CACHE_HOME": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def final(said: str, stage: str) -> str:
+    found = re.findall(rf"Task run '{stage}' - Finished in state (\w+)", said)
+    return found[-1] if found else "never begun"
+
+
+def begin(said: str, stage: str) -> int:
+    return said.index(f"Running stage '{stage}'")
+
+
+@pytest.mark.timeout(300)
+def test_what_may_pass_is_retried_and_a_bug_is_not(project: Path) -> None:
+    said = call(project, "pipelines.reproduce", code=1)
+    assert final(said, "download") == "Completed"
+    assert (project / "tries-download").read_text() == "..."
+    assert final(said, "train") == "Failed"
+    assert (project / "tries-train").read_text() == "."
+    assert re.search(r"Task run 'train' - IndexError: tuple index out of range", said)
+    assert "failed: train; not begun for that reason: evaluate" in said
+    assert final(said, "table") == "Completed"  # it does not need what failed
+    assert begin(said, "download") < begin(said, "train")
+    assert begin(said, "download") < begin(said, "table")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_is_mended_goes_on_and_then_there_is_nothing_to_do(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".prefect", "cache"))
+    (tmp_path / "train.py").write_text("open('model.txt', 'w').write('model')")
+    said = call(tmp_path, "pipelines.reproduce", "evaluate")
+    assert "train: changed deps: " in said
+    assert (final(said, "train"), final(said, "evaluate")) == ("Completed", "Completed")
+    assert call(tmp_path, "pipelines.reproduce", "evaluate").strip() == (
+        "nothing to do: DVC finds every stage up to date"
+    )
+
+
+def test_a_user_s_mistake_is_one_line_and_starts_no_flow(project: Path, tmp_path: Path) -> None:
+    said = call(project, "pipelines.reproduce", "trian", code=2)
+    assert said.strip() == "error: 'trian' is no stage of dvc.yaml, which has download, train, evaluate, table"
+    assert "error: " in call(tmp_path, "pipelines.reproduce", code=2)
