@@ -24,7 +24,7 @@ setup: .venv/ready  ## the environment, from the hashed lock
 	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 
-demo: .venv/ready  ## train, evaluate and register two models of handwritten digits
+demo: .venv/ready  ## train, evaluate and register four models of handwritten digits
 	@dvc repro
 	@pixelcnn results --next-steps
 

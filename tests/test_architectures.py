@@ -86,7 +86,7 @@ def test_a_conditional_architecture_depends_on_its_condition_and_refuses_to_go_w
     assert model.nll(x, model.some_condition()).shape == (1,)
     one, other = (model.nll(x, conds[n : n + 1]) for n in (0, 1))
     assert float((one - other).abs().detach()) > 1e-6
-    with pytest.raises(ValueError, match="cond: this model .* but none was given"):
+    with pytest.raises(ValueError, match=r"cond: this model .* but none was given"):
         model.nll(x)
     drawn, defined = (draw(model, 2, torch.Generator().manual_seed(1), conds[:2]) for draw in (sample, sample_full))
     assert torch.equal(drawn, defined)

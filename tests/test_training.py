@@ -1,15 +1,19 @@
 """Training: resumed = uninterrupted, batches and schedules as stated, averages, best weights, faults named."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from pixelcnn import checkpoint, config
+from pixelcnn.arrangement import Compiled, peak
+from pixelcnn.data.batches import Batches, flip, mirrored
 from pixelcnn.data.datasets import Split
+from pixelcnn.distributed import Team
 from pixelcnn.model import Model
-from pixelcnn.training import Batches, Training, finite_mean, flip, learning_rate, train, update_average
+from pixelcnn.training import Step, Training, finite_mean, learning_rate, train, update_average
 from tests.conftest import Build
 
 SETTINGS: dict[str, Any] = {
@@ -37,6 +41,24 @@ def begin(small_model: Build, **changed: Any) -> Training:
     return Training.begin(model, settings(**changed))
 
 
+def run(training: Training, data: Split) -> Iterator[Step]:
+    """Train alone, from images in memory, validating on them too."""
+    return train(training, data.images, training.model.conditions(data), data, Team(0, 1))
+
+
+def without_dropout(training: Training) -> Training:
+    for module in training.model.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return training
+
+
+def losses_of(training: Training, data: Split) -> list[float]:
+    """The losses of all steps, dropout's numbers being the same whatever was drawn before."""
+    torch.manual_seed(5)
+    return [float(step.loss) for step in run(training, data)]
+
+
 def weights(training: Training) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in training.average.network.parameters()])
 
@@ -47,10 +69,10 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
 ) -> None:
     data = stripes(10, label=True)
     whole = begin(small_model)
-    losses = [float(step.loss) for step in train(whole, data, data)]
+    losses = [float(step.loss) for step in run(whole, data)]
 
     first = begin(small_model)
-    for step in train(first, data, data):
+    for step in run(first, data):
         if step.step == stop:
             checkpoint.save_state(tmp_path / "state.pt", first.state_dict())
             break
@@ -59,7 +81,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
     state = checkpoint.load_state(tmp_path / "state.pt")
     assert state is not None
     resumed.load_state_dict(state)
-    assert [float(step.loss) for step in train(resumed, data, data)] == losses[stop:]
+    assert [float(step.loss) for step in run(resumed, data)] == losses[stop:]
     assert torch.equal(weights(resumed), weights(whole))
     assert (resumed.best_step, resumed.best_bits_per_dim) == (whole.best_step, whole.best_bits_per_dim)
     assert resumed.best_weights is not None
@@ -70,7 +92,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
 def test_training_learns(small_model: Build) -> None:
     data = stripes(30, label=True)
     training = begin(small_model, steps=200, learning_rate=0.02, flips=False)
-    losses = [float(step.loss) for step in train(training, data, data)]
+    losses = [float(step.loss) for step in run(training, data)]
     assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
 
 
@@ -78,7 +100,7 @@ def test_the_best_weights_are_those_of_the_best_validation(small_model: Build) -
     data = stripes(10, label=True)
     training = begin(small_model, learning_rate=0.3, warmup_steps=0, steps=20, gradient_clip=100.0)
     at = {}
-    for step in train(training, data, data):
+    for step in run(training, data):
         if step.validation is not None:
             at[step.validation] = copy.deepcopy(training.average.network.state_dict())
     best = min(at)
@@ -107,12 +129,12 @@ def test_a_batch_may_be_larger_than_the_data_set() -> None:
 
 def test_flips_mirror_some_images_whole_and_leave_the_others() -> None:
     x = torch.arange(64 * 3 * 2 * 5).view(64, 3, 2, 5)
-    flipped = flip(x, seed=0, step=4)
-    mirrored = torch.tensor([torch.equal(a, b.flip(2)) for a, b in zip(flipped, x, strict=True)])
-    same = torch.tensor([torch.equal(a, b) for a, b in zip(flipped, x, strict=True)])
-    assert (mirrored ^ same).all()
-    assert 16 < int(mirrored.sum()) < 48
-    assert not torch.equal(flipped, flip(x, seed=0, step=5))
+    which = mirrored(64, seed=0, step=4)
+    flipped = flip(x, which)
+    assert all(torch.equal(a, b.flip(2) if m else b) for a, b, m in zip(flipped, x, which, strict=True))
+    assert 16 < int(which.sum()) < 48
+    assert not torch.equal(which, mirrored(64, seed=0, step=5))
+    assert torch.equal(which, mirrored(64, seed=0, step=4))
 
 
 def test_the_learning_rate_warms_up_to_its_peak_and_anneals_to_zero_at_the_end_of_the_budget() -> None:
@@ -149,3 +171,93 @@ def test_a_loss_that_is_not_finite_names_its_step() -> None:
 
 def test_the_mean_of_finite_losses_is_their_mean() -> None:
     assert finite_mean([torch.tensor(1.0), torch.tensor(4.0)], last_step=2) == 2.5
+
+
+class Cramped(torch.nn.Module):
+    """A network on a device whose memory suffices for `most` images at a time."""
+
+    def __init__(self, network: torch.nn.Module, most: int):
+        super().__init__()
+        self.network, self.most, self.sizes = network, most, list[int]()
+
+    def forward(self, x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+        self.sizes.append(len(x))
+        output = self.network(x, cond)
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return output
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_batch_too_large_for_the_device_is_split_and_has_the_same_gradients(small_model: Build, most: int) -> None:
+    data = stripes(10, label=True)
+    whole, split = (without_dropout(begin(small_model, batch_size=6, steps=6)) for _ in range(2))
+    cramped = Cramped(split.model.network, most)
+    split.forward = cramped
+    pairs = list(zip(run(whole, data), run(split, data), strict=True))
+    assert [float(b.loss) for _, b in pairs] == pytest.approx([float(a.loss) for a, _ in pairs], rel=1e-5)
+    torch.testing.assert_close(weights(split), weights(whole), rtol=1e-4, atol=1e-5)
+    assert max(cramped.sizes[4:]) <= most, "the device was asked for too much again and again"
+
+
+def test_a_pass_that_ran_out_of_memory_costs_dropout_no_numbers(small_model: Build) -> None:
+    data = stripes(10, label=True)
+    roomy, cramped = (begin(small_model, steps=4) for _ in range(2))
+    roomy.micro_batch = 2
+    cramped.forward = Cramped(cramped.model.network, 2)
+    assert losses_of(cramped, data) == losses_of(roomy, data)
+
+
+def test_a_device_too_small_for_one_image_is_a_clear_error(small_model: Build) -> None:
+    training = begin(small_model)
+    training.forward = Cramped(training.model.network, 0)
+    with pytest.raises(ValueError, match="model: the device's memory does not suffice for one image at a time"):
+        next(run(training, stripes(10, label=True)))
+
+
+def test_a_compiled_network_trains_alike(small_model: Build) -> None:
+    data = stripes(10, label=True)
+    eager, compiled = (without_dropout(begin(small_model, steps=4)) for _ in range(2))
+    compiled.forward = Compiled(compiled.model.network, "aot_eager")
+    assert losses_of(compiled, data) == pytest.approx(losses_of(eager, data), rel=1e-5)
+
+
+def test_a_compiler_that_fails_is_mentioned_once_and_done_without(
+    small_model: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compiler(*_: Any) -> None:
+        raise RuntimeError("no C++ compiler found\nand a long explanation")
+
+    data = stripes(10, label=True)
+    eager, compiled = (begin(small_model, steps=4) for _ in range(2))
+    compiled.forward = Compiled(compiled.model.network, compiler)
+    assert losses_of(compiled, data) == losses_of(eager, data)
+    said = capsys.readouterr().out
+    assert said.startswith("torch.compile: ")
+    assert said.endswith("; going on without\n")
+    assert said.count("\n") == 1
+
+
+def test_a_moment_saved_in_another_layout_is_taken_in_the_weight_s(small_model: Build) -> None:
+    data = stripes(10, label=True)
+    saved, resumed = begin(small_model), begin(small_model)
+    next(run(saved, data))
+    state = saved.state_dict()
+    for moments in state["optimizer"]["state"].values():
+        moments["exp_avg"] = moments["exp_avg"].transpose(0, -1).contiguous().transpose(0, -1)
+    resumed.load_state_dict(state)
+    for weight, moments in resumed.optimizer.state.items():
+        assert moments["exp_avg"].stride() == weight.stride()
+        assert torch.equal(moments["exp_avg"], saved.optimizer.state[saved_weight(saved, resumed, weight)]["exp_avg"])
+
+
+def saved_weight(saved: Training, resumed: Training, weight: torch.Tensor) -> torch.Tensor:
+    """The parameter of `saved` in the place that `weight` has in `resumed`."""
+    names = {id(p): name for name, p in resumed.model.network.named_parameters()}
+    return dict(saved.model.network.named_parameters())[names[id(weight)]]
+
+
+def test_the_peak_of_a_device_is_known_by_its_name_or_not_at_all() -> None:
+    assert peak("NVIDIA H200", "bfloat16") == 989e12
+    assert peak("NVIDIA H100 PCIe", "bfloat16") == 756e12
+    assert peak("2 CPU cores (x86_64)", "bfloat16") is None

@@ -79,7 +79,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training's state (tensors and plain values), atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch.save(state, part)
+    with part.open("wb") as handle:
+        torch.save(state, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
     part.replace(path)
 
 

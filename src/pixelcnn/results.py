@@ -283,7 +283,7 @@ def _terminal_line(row: Row) -> list[str]:
     pad = "" if row.ours else " "  # two digits stand under the first two of three
     source = source.removeprefix("dvc repro ").removeprefix("evaluate@").split(", ")[0]
     marker = ">" if row.ours else ""
-    return [marker, _short(model, 33), test + pad, error, train + pad * bool(train), parameters, _short(source, 29)]
+    return [marker, _short(model, 34), test + pad, error, train + pad * bool(train), parameters, _short(source, 29)]
 
 
 def _short(text: str, width: int) -> str:

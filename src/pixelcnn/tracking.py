@@ -1,117 +1,230 @@
 """The only door to MLflow tracking. An experiment is a data set; a run is one training, and what is measured on it.
 
-Where: MLFLOW_TRACKING_URI, else a SQLite file beside params.yaml, which needs no server. A run is found again by its
-checkpoint's run id while it trains, and by the hash of its weights afterwards, so no id enters a DVC output.
+What is logged goes to an outbox on disk, and a thread brings it to the store (pixelcnn.store): a store that is slow or
+down costs a training no time and no data. What it has not taken is sent by the next stage that reaches it, or by
+`python -m pixelcnn.tracking`. A run is found again by a tag that the training chose and its checkpoint holds, and by
+the hash of its weights afterwards, so that no id enters a DVC output.
+
+Names in MLflow: "training/..." are curves over steps, "system/..." what the machine did meanwhile, "usage/..." what the
+training took; a name without such a prefix is a result.
 """
 
 import contextlib
+import hashlib
 import json
-import os
-import sqlite3
+import platform
 import subprocess
+import threading
+import time
+import uuid
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow is imported
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # what it makes and starts is no news to a user
+from pixelcnn.data.datasets import Card
+from pixelcnn.outbox import Courier, Event, Outbox
+from pixelcnn.store import LOCAL_ARTIFACTS as LOCAL_ARTIFACTS
+from pixelcnn.store import LOCAL_STORE as LOCAL_STORE
+from pixelcnn.store import UNSENT, Delivery, address, answering, find_or_make, send_unsent
+from pixelcnn.store import connect as connect
+
+# isort: split
 
 import mlflow
-from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from mlflow.tracking.context.registry import resolve_tags
 
-from pixelcnn.data.datasets import Card
-
-LOCAL_STORE = Path("mlflow.db")
-LOCAL_ARTIFACTS = Path("mlruns")
-WEIGHTS_TAG = "weights_sha256"
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows trainings first, not chats
+TRAINING_TAG, WEIGHTS_TAG = "training", "weights_sha256"
+SECONDS_BETWEEN_SYSTEM_METRICS = 10.0
 
 
-def connect(experiment: str) -> mlflow.MlflowClient:
-    """Choose the store and the experiment, making both where they are missing."""
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    if local:
-        mlflow.set_tracking_uri(f"sqlite:///{LOCAL_STORE}")
-    client = mlflow.MlflowClient()
-    # Processes that meet a new SQLite file at the same time would all create its tables and fail
-    with FileLock(f"{LOCAL_STORE}.lock") if local else contextlib.nullcontext():
-        new = local and not LOCAL_STORE.exists()
-        if client.get_experiment_by_name(experiment) is None:
-            folder = (LOCAL_ARTIFACTS / experiment).resolve().as_uri() if local else None
-            client.create_experiment(experiment, artifact_location=folder, tags=EXPERIMENT_TAGS)
-        if new:  # write-ahead logging stays with the file: writers no longer wait for readers, 20 ms become 3 ms
-            with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database:
-                database.execute("pragma journal_mode=wal")
-    mlflow.set_experiment(experiment)
-    return client
+@dataclass
+class _Active:
+    """The run that this thread logs to, and the step that it has reached."""
+
+    box: Outbox
+    step: int = 0
+
+
+_active: ContextVar[_Active] = ContextVar("the run that is logged to")
 
 
 @contextlib.contextmanager
 def training_run(
     name: str, description: str, params: Mapping[str, Any], card: Card, run_id: str | None
 ) -> Iterator[str]:
-    """The MLflow run of a training: a new one, or `run_id` continued where this store knows it. Yields the run's id.
+    """The run of a training: a new one, or the one that an earlier start yielded, continued where the store knows it.
 
-    Ends as FINISHED, as KILLED after a signal (SystemExit), as FAILED after any other exception.
+    Yields what a later start gives as `run_id`. Ends as FINISHED, as KILLED after a signal (SystemExit), as FAILED
+    after any other exception. A store that does not answer raises nothing, and delays the end by a minute at most.
     """
-    client = connect(card.dataset)
-    known = run_id if run_id and _exists(client, run_id) else None
-    mlflow.start_run(run_id=known, run_name=name, description=description, log_system_metrics=True)
-    run = mlflow.active_run()
-    assert run is not None
+    training = run_id or uuid.uuid4().hex
+    about = _about(card.dataset, TRAINING_TAG, training, name)
+    about["tags"] |= {"mlflow.note.content": description} | provenance()
+    with _logging(about):
+        _put({"status": "RUNNING"})
+        _put({"params": {key: str(value) for key, value in flatten(params).items()}})
+        _put({"dataset": dataset(card)})
+        _put_text("config.json", json.dumps(params, indent=2), "environment")
+        _put_text("requirements.txt", environment(), "environment")
+        with _ending(), _system_metrics():
+            yield training
+
+
+@contextlib.contextmanager
+def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[str]:
+    """The run that made these weights, active in MLflow too; a new one where the store does not know them.
+
+    Yields its id. After a clone and `dvc pull` the models are there and the store is empty: then the new run adopts
+    them. Where the store does not answer the id is "", and what is `measured` waits until it does.
+    """
+    about = _about(dataset, WEIGHTS_TAG, weights_sha256, name) | {"over": True}
+    about["tags"]["adopted"] = "weights came from DVC, not from a training here"
+    try:
+        client = connect(dataset)
+        with answering():
+            run_id = find_or_make(client, about)
+    except ConnectionError:
+        run_id = ""
+    with _logging(about, run_id), _active_in_mlflow(run_id) if run_id else contextlib.nullcontext():
+        yield run_id
+
+
+def log(values: Mapping[str, float], step: int) -> None:
+    """A point of each curve of the active run, at a step."""
+    _active.get().step = step
+    _put({"metrics": {f"training/{key}": value for key, value in values.items()}, "step": step})
+
+
+def log_picture(name: str, path: Path, step: int) -> None:
+    """A picture of the active run at a step: MLflow shows it beside the curves, with a slider over the steps."""
+    _put({"picture": _active.get().box.keep(path), "name": f"training/{name}", "step": step})
+
+
+def finish(values: Mapping[str, float], weights_sha256: str, files: Mapping[str, Path]) -> None:
+    """A training's summary: what it cost, the weights' identity, and files by the artifact folder they go to.
+
+    Bits/dim are left out: the curves have them, and evaluation measures them on these weights.
+    """
+    usage = {f"usage/{key}": value for key, value in values.items() if not key.endswith("bits_per_dim")}
+    _put({"metrics": usage, "step": 0})
+    _put({"tags": {WEIGHTS_TAG: weights_sha256}})
+    _put_files(files)
+
+
+def measured(values: Mapping[str, float], table: list[dict[str, Any]], files: Mapping[str, Path]) -> None:
+    """What was measured on the active run's weights: results, a table of rows, and files by artifact folder."""
+    _put({"metrics": dict(values), "step": 0})
+    rows = {"columns": list(table[0]), "data": [list(row.values()) for row in table]}
+    _put_text("scores.json", json.dumps(rows), "")
+    _put({"tags": {"mlflow.loggedArtifacts": json.dumps([{"path": "scores.json", "type": "table"}])}})
+    _put_files(files)
+
+
+def _put(event: Event) -> None:
+    _active.get().box.put(event | {"time": _now()})
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return time.time_ns() // 1_000_000
+
+
+def _put_files(files: Mapping[str, Path]) -> None:
+    for folder, path in files.items():
+        _put({"file": _active.get().box.keep(path), "to": folder})
+
+
+def _put_text(name: str, text: str, folder: str) -> None:
+    _put({"file": _active.get().box.keep_bytes(name, f"{text}\n".encode()), "to": folder})
+
+
+def _about(experiment: str, tag: str, value: str, name: str) -> Event:
+    """What it takes to find a run or to make it: store, experiment, the tag that is its identity, its first tags."""
+    tags = resolve_tags({"mlflow.runName": name, tag: value})
+    now = time.time_ns() // 1_000_000
+    return {
+        "store": address(),
+        "experiment": experiment,
+        "identity": [tag, value],
+        "tags": tags,
+        "time": now,
+        "over": False,
+    }
+
+
+@contextlib.contextmanager
+def _logging(about: Event, run_id: str = "") -> Iterator[None]:
+    """An outbox for what is logged inside, and a thread that empties it."""
+    box = Outbox.create(UNSENT / f"{about['time']}-{uuid.uuid4().hex[:8]}", about)
+    courier = Courier(box, Delivery(run_id), f"MLflow at {address()}")
+    token = _active.set(_Active(box))
+    courier.start()
+    try:
+        yield
+    finally:
+        _active.reset(token)
+        courier.close()
+
+
+@contextlib.contextmanager
+def _active_in_mlflow(run_id: str) -> Iterator[None]:
+    """MLflow's active run; its duration stays that of the training."""
+    client = mlflow.MlflowClient()
+    end = client.get_run(run_id).info.end_time
+    with mlflow.start_run(run_id):
+        yield
+    client.set_terminated(run_id, end_time=end)
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """The active run's last status."""
     status = "FAILED"
     try:
-        if known is None:
-            mlflow.log_params(flatten(params))
-            mlflow.set_tags(provenance())
-            client.log_inputs(run.info.run_id, [dataset_input(card)])
-        yield run.info.run_id
+        yield
         status = "FINISHED"
     except SystemExit:
         status = "KILLED"
         raise
     finally:
-        mlflow.flush_async_logging()
-        mlflow.end_run(status)
-
-
-def log(values: Mapping[str, float], step: int) -> None:
-    """Metrics of the active run; returns at once, a background thread writes."""
-    mlflow.log_metrics(dict(values), step=step, synchronous=False)
-
-
-def finish(values: Mapping[str, float], weights_sha256: str, files: Mapping[str, Path]) -> None:
-    """A training's summary: final metrics, the weights' identity, and files by the artifact folder they go to."""
-    mlflow.log_metrics(dict(values))
-    mlflow.set_tag(WEIGHTS_TAG, weights_sha256)
-    for folder, path in files.items():
-        mlflow.log_artifact(str(path), folder)
+        _put({"status": status})
 
 
 @contextlib.contextmanager
-def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[str]:
-    """The MLflow run that made these weights, active; a new run where this store does not know them.
+def _system_metrics() -> Iterator[None]:
+    """CPU, memory, disk, network and GPU while the active run lasts, at the steps it has reached; MLflow's own probes.
 
-    After a clone and `dvc pull` the models are there and the store is empty: then the new run adopts them.
+    MLflow's own thread gives up when the store does not answer once.
     """
-    client = connect(dataset)
-    experiment = client.get_experiment_by_name(dataset)
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.{WEIGHTS_TAG} = '{weights_sha256}'", max_results=1)
-    with mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=name) as run:
-        if not found:
-            mlflow.set_tags({WEIGHTS_TAG: weights_sha256, "adopted": "weights came from DVC, not from a training here"})
-        yield run.info.run_id
+    monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with contextlib.suppress(Exception):  # no GPU, no driver
+        monitors.append(GPUMonitor())
+    active, over = _active.get(), threading.Event()
 
+    def watch() -> None:
+        while not over.wait(SECONDS_BETWEEN_SYSTEM_METRICS):
+            values: dict[str, float] = {}
+            for monitor in monitors:
+                monitor.collect_metrics()
+                values |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+            active.box.put({"metrics": values, "step": active.step, "time": _now()})
 
-def measured(values: Mapping[str, float], table: list[dict[str, Any]], files: Mapping[str, Path]) -> None:
-    """What was measured on the active run's weights: metrics, a table of rows, and files by artifact folder."""
-    mlflow.log_metrics(dict(values))
-    mlflow.log_table({column: [row[column] for row in table] for column in table[0]}, "scores.json")
-    for folder, path in files.items():
-        mlflow.log_artifact(str(path), folder)
+    thread = threading.Thread(target=watch, name="system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -129,27 +242,34 @@ def provenance() -> dict[str, str]:
     """Tags that say which code and which DVC state a run comes from."""
     tags = {}
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+        tags["mlflow.source.git.commit"] = _git("rev-parse", "HEAD")
+        tags["git_changes"] = "yes" if _git("status", "--porcelain", "--untracked-files=no") else "no"
+    with contextlib.suppress(OSError):
+        tags["dvc_lock_sha256"] = hashlib.sha256(Path("dvc.lock").read_bytes()).hexdigest()
     return tags
 
 
-def dataset_input(card: Card) -> DatasetInput:
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def environment() -> str:
+    """The Python and the packages that run this, as a requirements file."""
+    packages = {f"{each.metadata['Name']}=={each.version}" for each in distributions()}
+    return "\n".join([f"# Python {platform.python_version()}, {platform.platform()}", *sorted(packages, key=str.lower)])
+
+
+def dataset(card: Card) -> dict[str, str]:
     """The data set as MLflow shows it: name, the test split's fingerprint as digest, counts as profile."""
-    profile = {name: split.num_images for name, split in card.splits.items()}
-    dataset = Dataset(
-        name=card.dataset,
-        digest=card.splits["test"].fingerprint[:16],
-        source_type="local",
-        source=json.dumps({"uri": f"data/prepared/{card.dataset}", "homepage": card.homepage}),
-        schema=json.dumps({"shape": list(card.shape), "levels": card.levels, "classes": len(card.classes)}),
-        profile=json.dumps(profile),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    return {
+        "name": card.dataset,
+        "digest": card.splits["test"].fingerprint[:16],
+        "source_type": "local",
+        "source": json.dumps({"uri": f"data/prepared/{card.dataset}", "homepage": card.homepage}),
+        "schema": json.dumps({"shape": list(card.shape), "levels": card.levels, "classes": len(card.classes)}),
+        "profile": json.dumps({name: split.num_images for name, split in card.splits.items()}),
+    }
 
 
-def _exists(client: mlflow.MlflowClient, run_id: str) -> bool:
-    try:
-        return client.get_run(run_id).info.lifecycle_stage == "active"
-    except mlflow.MlflowException:
-        return False
+if __name__ == "__main__":
+    print(f"sent to {address()}: what had waited of {send_unsent()} runs")

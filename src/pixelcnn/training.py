@@ -2,13 +2,14 @@
 
 A training is a function of its settings and its data: batches, flips and the learning rate follow from (seed, step),
 so that what is saved between two steps is weights, moments, averages, the best so far and the state of dropout's
-generator, and a resumed training ends with the same weights as an uninterrupted one.
+generator, and a resumed training ends with the same weights as an uninterrupted one. How many processes share the
+batches, how many images a device takes at a time and where the images lie change nothing but rounding and which
+numbers dropout draws.
 
 Nothing here waits for the device between two steps: losses stay there until somebody reads them.
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from pixelcnn import config
+from pixelcnn.arrangement import Forward, autocast, forward
+from pixelcnn.data.batches import Batches, flip, mirrored
 from pixelcnn.data.datasets import Split
+from pixelcnn.data.stream import Batch, Images, feed
+from pixelcnn.distributed import Team
 from pixelcnn.evaluation import nll, score
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.model import Model
@@ -42,6 +47,8 @@ class Training:
     settings: config.Train
     optimizer: torch.optim.Optimizer
     average: Model  # exponential moving average of the weights: what is validated and kept
+    forward: Forward  # the network's, as it is fast on its device
+    micro_batch: int  # images that the device takes at a time; halved when its memory does not suffice
     step: int = 0
     best_step: int = 0
     best_bits_per_dim: float = math.inf
@@ -57,19 +64,20 @@ class Training:
         groups = [{"params": kernels, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
         beta1, beta2 = settings.adam_betas
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), fused=True)
-        return cls(model, settings, optimizer, average)
+        fast = forward(model.network, model.device)
+        return cls(model, settings, optimizer, average, fast, settings.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values."""
-        device = self.model.device
+        generator, device_generator = _generators(self.model.device)
         return {
             "step": self.step,
             "network": self.model.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": (self.best_step, self.best_bits_per_dim, self.best_weights),
-            "generator": torch.get_rng_state(),
-            "device_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "generator": generator,
+            "device_generator": device_generator,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -78,10 +86,10 @@ class Training:
         self.model.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for weight, moments in self.optimizer.state.items():  # saved in the layout of another device, perhaps
+            moments |= {k: torch.empty_like(weight).copy_(m) for k, m in moments.items() if m.shape == weight.shape}
         self.best_step, self.best_bits_per_dim, self.best_weights = state["best"]
-        torch.set_rng_state(state["generator"].cpu())
-        if state["device_generator"] is not None and self.model.device.type == "cuda":
-            torch.cuda.set_rng_state(state["device_generator"].cpu(), self.model.device)
+        _restore((state["generator"], state["device_generator"]), self.model.device)
 
 
 def learning_rate(settings: config.Train, step: int) -> float:
@@ -90,42 +98,6 @@ def learning_rate(settings: config.Train, step: int) -> float:
         return settings.learning_rate * step / settings.warmup_steps
     done = (step - settings.warmup_steps) / (settings.steps + 1 - settings.warmup_steps)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-class Batches:
-    """Which images each step takes: permutation after permutation of all of them, a function of (seed, step)."""
-
-    def __init__(self, num_images: int, batch_size: int, seed: int):
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
-
-    def __call__(self, step: int) -> Tensor:
-        """Indices (batch_size,) of step 1, 2, ..."""
-        position, parts = (step - 1) * self.batch_size, []
-        missing = self.batch_size
-        while missing:
-            epoch, offset = divmod(position, self.num_images)
-            parts.append(self._permutation(epoch)[offset : offset + missing])
-            position, missing = position + len(parts[-1]), missing - len(parts[-1])
-        return torch.cat(parts)
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch != self.epoch:
-            self.order = torch.randperm(self.num_images, generator=_generator("order", self.seed, epoch))
-            self.epoch = epoch
-        return self.order
-
-
-def _generator(purpose: str, seed: int, count: int) -> torch.Generator:
-    """A generator of its own for each purpose, seed and count; hashed, since torch's takes 32 bits and no more."""
-    digest = hashlib.sha256(f"{purpose} {seed} {count}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
-
-
-def flip(x: Tensor, seed: int, step: int) -> Tensor:
-    """Each image of (B, C, H, W) mirrored left to right with probability one half, a function of (seed, step)."""
-    mirrored = torch.rand(len(x), generator=_generator("flip", seed, step)) < 0.5
-    return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(3), x)
 
 
 @torch.no_grad()
@@ -138,67 +110,105 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 for convolutions where the settings ask for it and the hardware has it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16" and has_bfloat16(device))
+def train(
+    training: Training, images: Images, conditions: Tensor | None, validation: Split, team: Team
+) -> Iterator[Step]:
+    """Train from `training.step` to `settings.steps`, yielding after every step. The state is whole at each yield.
 
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the hardware rather than emulated."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
-
-
-def train(training: Training, data: Split, validation: Split) -> Iterator[Step]:
-    """Train from `training.step` to `settings.steps`, yielding after every step. The state is whole at each yield."""
-    model, settings = training.model, training.settings
-    device = model.device
-    images = data.images.to(device)
-    conditions = model.conditions(data)
-    conditions = None if conditions is None else conditions.to(device)
+    Each process of the team calls this with the same arguments.
+    """
+    settings, device = training.settings, training.model.device
     batches = Batches(len(images), settings.batch_size, settings.seed)
-    while training.step < settings.steps:
-        step = training.step + 1
-        rows = batches(step).to(device)
-        x = images.index_select(0, rows)
-        x = flip(x, settings.seed, step) if settings.flips else x
-        cond = None if conditions is None else conditions.index_select(0, rows)
+    steps = range(training.step + 1, settings.steps + 1)
+    fed = feed(images, conditions, lambda step: team.part(batches(step)), steps, device)
+    for step, (x, cond) in zip(steps, fed, strict=True):
+        if settings.flips:
+            x = flip(x, team.part(mirrored(settings.batch_size, settings.seed, step)))
         rate = learning_rate(settings, step)
-        loss = _descend(training, x, cond, rate)
-        update_average(training.average.network, model.network, settings.ema_decay, step)
+        team.seed(settings.seed, step)
+        loss = _descend(training, (x, cond), rate, team)
+        update_average(training.average.network, training.model.network, settings.ema_decay, step)
         training.step = step
         validated = None
         if step % settings.validate_every == 0 or step == settings.steps:
-            validated = _validate(training, validation)
+            validated = _validate(training, validation, team)
         yield Step(step, loss, rate, validated)
 
 
-def _descend(training: Training, x: Tensor, cond: Tensor | None, rate: float) -> Tensor:
+def _descend(training: Training, batch: Batch, rate: float, team: Team) -> Tensor:
     """One step of the optimizer at learning rate `rate`; the batch's loss in bits/dim, detached."""
-    model = training.model
-    model.network.train()
-    with autocast(model.device, training.settings.precision):
-        output = model.network(x, cond)
-    loss = bits_per_dim(model.likelihood.nll(output, x).mean(), model.dims)
-    assert isinstance(loss, Tensor)
-    training.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.network.parameters(), training.settings.gradient_clip)
+    network = training.model.network
+    network.train()
+    loss = _gradients(training, batch)
+    loss = team.add([p.grad for p in network.parameters() if p.grad is not None], loss)
+    nn.utils.clip_grad_norm_(network.parameters(), training.settings.gradient_clip)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
     training.optimizer.step()
-    return loss.detach()
+    return loss
 
 
-def _validate(training: Training, validation: Split) -> float:
-    """Bits/dim of the averaged weights on the validation split; remembers the best."""
+def _gradients(training: Training, batch: Batch) -> Tensor:
+    """The gradients of this process's part of a batch, and its part of the loss.
+
+    A device that runs out of memory gets half as many images at a time, now and in all later steps.
+    """
+    drawn = _generators(training.model.device)
+    while True:
+        training.optimizer.zero_grad(set_to_none=True)
+        try:
+            return _accumulate(training, batch)
+        except torch.OutOfMemoryError as error:
+            if training.micro_batch == 1:
+                raise ValueError(
+                    "model: the device's memory does not suffice for one image at a time; fewer hidden_channels or "
+                    "layers, or train.precision: bfloat16, need less"
+                ) from error
+        # here, not above: while the exception lives, so do the activations of the pass that failed
+        training.micro_batch = -(-min(training.micro_batch, len(batch[0])) // 2)
+        _restore(drawn, training.model.device)
+        if training.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _accumulate(training: Training, batch: Batch) -> Tensor:
+    """Forward and backward, `micro_batch` images at a time, each weighted by its share of the whole batch."""
+    model, settings, (x, cond) = training.model, training.settings, batch
+    total = torch.zeros((), device=x.device)
+    for start in range(0, len(x), training.micro_batch):
+        some = slice(start, start + training.micro_batch)
+        with autocast(model.device, settings.precision):
+            output = training.forward(x[some], None if cond is None else cond[some])
+        loss = bits_per_dim(model.likelihood.nll(output, x[some]).mean(), model.dims)
+        assert isinstance(loss, Tensor)
+        loss = loss * (len(x[some]) / settings.batch_size)
+        loss.backward()
+        total = total + loss.detach()
+    return total
+
+
+def _validate(training: Training, validation: Split, team: Team) -> float:
+    """Bits/dim of the averaged weights on the validation split, a part by each process; remembers the best."""
     model = training.average
-    bits = score(nll(model, validation, batch_size=4 * training.settings.batch_size), model.dims).bits_per_dim
+    mine = validation.part(team.part(torch.arange(len(validation.images)))) if team.size > 1 else validation
+    nats = torch.cat(team.gather(nll(model, mine, batch_size=4 * training.micro_batch)))
+    bits = score(nats, model.dims).bits_per_dim
     if bits < training.best_bits_per_dim:
         weights = {name: w.detach().cpu().clone() for name, w in model.network.state_dict().items()}
         training.best_step, training.best_bits_per_dim, training.best_weights = training.step, bits, weights
     return bits
+
+
+def _generators(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The states of the generators that dropout draws from: the CPU's, and a GPU's where there is one."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _restore(states: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    """Let dropout draw again what it drew after `_generators`."""
+    torch.set_rng_state(states[0].cpu())
+    if states[1] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)
 
 
 def finite_mean(losses: list[Tensor], last_step: int) -> float:

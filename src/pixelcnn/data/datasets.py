@@ -12,7 +12,7 @@ without it start quickly.
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,20 +120,49 @@ def read_split(folder: Path, split: SplitName) -> Split:
     images = np.empty((described.num_images, math.prod(card.shape)), np.uint8)
     labels = np.empty(described.num_images, np.int64) if card.classes else None
     row = 0
-    for file in described.shards:
-        pixels, numbers = _read_shard(folder / file, images.shape[1], labels is not None)
-        if row + len(pixels) > len(images):
-            raise ValueError(f"{folder / file}: holds images beyond the {len(images):,} of the card's {split} split")
+    for pixels, numbers in read_shards(folder, split):
         images[row : row + len(pixels)] = pixels
         if labels is not None:
             labels[row : row + len(pixels)] = numbers
         row += len(pixels)
-    if row != len(images):
-        raise ValueError(f"{folder}: the {split} shards hold {row:,} images, {CARD} says {len(images):,}")
     return Split(
         torch.from_numpy(images).view(-1, *card.shape) if row else torch.empty((0, *card.shape), dtype=torch.uint8),
         None if labels is None else torch.from_numpy(labels),
         torch.from_numpy(_read_embeddings(folder, split, row, card.embeddings)) if card.embeddings else None,
+    )
+
+
+def read_shards(folder: Path, split: SplitName) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]]:
+    """The pixels (N, C*H*W) and labels (N; empty without classes) of one split, a shard at a time.
+
+    Raises ValueError naming the shard that is missing, damaged or not as the card says.
+    """
+    card = read_card(folder)
+    described, row = card.splits[split], 0
+    for file in described.shards:
+        pixels, numbers = _read_shard(folder / file, math.prod(card.shape), bool(card.classes))
+        row += len(pixels)
+        if row > described.num_images:
+            raise ValueError(
+                f"{folder / file}: holds images beyond the {described.num_images:,} of the card's {split} split"
+            )
+        yield pixels, numbers
+    if row != described.num_images:
+        raise ValueError(f"{folder}: the {split} shards hold {row:,} images, {CARD} says {described.num_images:,}")
+
+
+def read_conditions(folder: Path, split: SplitName) -> Split:
+    """One split without its images (none of N), for when those are too many to hold: labels and embeddings alone."""
+    import torch
+
+    card = read_card(folder)
+    described = card.splits[split]
+    labels = [pq.read_table(folder / file, columns=["label"])["label"] for file in described.shards if card.classes]
+    embeddings = _read_embeddings(folder, split, described.num_images, card.embeddings) if card.embeddings else None
+    return Split(
+        torch.empty((0, *card.shape), dtype=torch.uint8),
+        torch.from_numpy(pa.chunked_array(labels, pa.int16()).to_numpy().astype(np.int64)) if card.classes else None,
+        None if embeddings is None else torch.from_numpy(embeddings),
     )
 
 

@@ -1,6 +1,6 @@
 """The images of a prepared data set with an embedding each: a data set again, for embedding-conditional models.
 
-    python -m pixelcnn.stages.embed NAME --data data/prepared/DATASET --out data/prepared/NAME --report FILE
+python -m pixelcnn.stages.embed NAME --data data/prepared/DATASET --out data/prepared/NAME --report FILE
 """
 
 import argparse

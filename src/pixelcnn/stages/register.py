@@ -17,7 +17,7 @@ from pixelcnn.stages import run
 # What the bits/dim of a model's card are of, by what the model is given
 MEANING = {
     "none": "Bits/dim of an image: -log2 p(x) per sub-pixel; lower is better.",
-    "label": "Bits/dim of an image given its class. `predict` knows no class and takes the mean of p(x | class) over all.",
+    "label": "Bits/dim of an image given its class. `predict` is given none: it takes the mean of p(x | class).",
     "embedding": "Bits/dim of an image given its embedding, which `predict` does not take: use `pixelcnn.load`.",
     "code": "Bits/dim of an image given its own code, which is not counted: no p(x), and not to be compared with one.",
 }

@@ -2,38 +2,36 @@
 
     python -m pixelcnn.stages.train RUN --data data/prepared/DATASET --out models/RUN --report reports/train/RUN
 
+With train.processes, or under torchrun, several processes share every batch (docs/training.md).
+
 DVC deletes a stage's outs before it runs, so what a killed training needs lies in checkpoints/, under a name that holds
 a hash of the run's params and data: other params never resume it.
 """
 
 import argparse
-import csv
 import hashlib
-import io
 import json
-import platform
-import signal
+import math
+import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-from pixelcnn import checkpoint, config, tracking
+from pixelcnn import checkpoint, config, distributed, tracking
+from pixelcnn.arrangement import arrange, has_bfloat16, prepare
+from pixelcnn.data import stream
 from pixelcnn.data.datasets import Card, Split, read_card, read_split
+from pixelcnn.distributed import Team
+from pixelcnn.journal import Journal
 from pixelcnn.model import Data, Model, build
-from pixelcnn.nn.masked_conv import num_parameters
 from pixelcnn.stages import run
-from pixelcnn.training import Step, Training, finite_mean, has_bfloat16, train
+from pixelcnn.training import Training
 
 CHECKPOINTS = Path("checkpoints")
-COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_dim", "validation_bits_per_dim"]
 
 
 def main() -> None:
@@ -41,156 +39,84 @@ def main() -> None:
     params = config.load(Path("params.yaml"))
     if args.run not in params.runs:
         raise ValueError(f"params.yaml: runs.{args.run}: missing; its runs are {', '.join(params.runs)}")
-    section = params.runs[args.run]
-    card = read_card(args.data)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(section.train.seed)
-    splits = read_split(args.data, "train"), read_split(args.data, "validation")
-    model = build(section.model, Data.of(card))
-    model.standardise(splits[0])
-    model.network.to(device)
-    if section.train.precision == "bfloat16" and not has_bfloat16(device):
+    if params.train.processes > 1 and not distributed.started_by_torchrun():
+        _become_torchrun(params.train.processes)
+    device = distributed.device()
+    with distributed.team(device) as team:
+        _train(args, params, device, team)
+
+
+def _become_torchrun(num: int) -> None:
+    """Put torchrun, which starts `num` processes of this very command, in the place of this process."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num)]
+    os.execv(sys.executable, [sys.executable, *launch, "-m", "pixelcnn.stages.train", *sys.argv[1:]])
+
+
+def _train(args: argparse.Namespace, params: config.Params, device: torch.device, team: Team) -> None:
+    section, card = params.runs[args.run], read_card(args.data)
+    if section.train.batch_size < team.size:
+        raise ValueError(
+            f"runs.{args.run}.train.batch_size: {section.train.batch_size} is less than the {team.size} processes"
+        )
+    pixels = CHECKPOINTS / f"{args.run}-{card.splits['train'].fingerprint[:12]}.pixels"
+    images, rest = _images(args.data, pixels, team)
+    model = _model(section, card, device, rest)
+    if section.train.precision == "bfloat16" and not has_bfloat16(device) and team.first:
         print("train.precision: this hardware computes no bfloat16; going on in float32")
 
     path = CHECKPOINTS / f"{args.run}-{_key(section, card)}.pt"
-    journal = Journal(Training.begin(model, section.train), params.train, path, args.run)
-    with tracking.training_run(
-        args.run, section.description, _searchable(section), card, journal.restore()
-    ) as journal.run_id:
-        journal.keep(*splits)
-        files = journal.write(args.out, args.report, hardware(device))
-        tracking.finish(journal.summary(), checkpoint.read_config(args.out)["weights_sha256"], files)
-    path.unlink(missing_ok=True)
+    journal = Journal(Training.begin(model, section.train), params.train, path, args.run, team)
+    run_id = journal.restore()
+    _check_steps(journal, team)
+    with _tracked(args.run, section, card, run_id, team) as journal.run_id:
+        journal.keep(images, model.conditions(rest), read_split(args.data, "validation"))
+        if team.first:
+            files = journal.write(args.out, args.report, device)
+            tracking.finish(journal.summary(device), checkpoint.read_config(args.out)["weights_sha256"], files)
+            journal.forget()
+    team.once_per_machine(lambda: pixels.unlink(missing_ok=True))
 
 
-class Journal:
-    """A training's course: the curve, the clock and the checkpoint, all continued when it resumes."""
+def _images(data: Path, pixels: Path, team: Team) -> tuple[stream.Images, Split]:
+    """The train split; its images on disk, in the file `pixels`, where they are too many for the memory."""
+    limit = stream.OF_MEMORY * stream.memory()
 
-    def __init__(self, training: Training, settings: config.TrainProcess, path: Path, name: str):
-        self.training, self.settings, self.path, self.name = training, settings, path, name
-        self.run_id: str | None = None
-        self.rows: list[dict[str, float]] = []
-        self.losses: list[torch.Tensor] = []
-        self.seconds, self.started, self.saved = 0.0, time.monotonic(), time.monotonic()
-        self.stop_signal = 0
+    def prepare_file() -> None:
+        if stream.is_large(data, "train", limit):
+            stream.flatten(data, "train", pixels)
 
-    def restore(self) -> str | None:
-        """Take up the checkpoint, if there is one; the MLflow run that it belongs to."""
-        state = checkpoint.load_state(self.path)
-        if state is None:
-            return None
-        self.training.load_state_dict(state["training"])
-        self.rows, self.seconds = state["rows"], state["seconds"]
-        print(f"{self.name}: resuming after step {self.training.step} ({self.path})", flush=True)
-        return state["run_id"]
+    team.once_per_machine(prepare_file)
+    return stream.read(data, "train", pixels, limit)
 
-    def save(self) -> None:
-        """Write the checkpoint."""
-        state = {"training": self.training.state_dict(), "rows": self.rows, "seconds": self.clock()}
-        checkpoint.save_state(self.path, state | {"run_id": self.run_id})
-        self.saved = time.monotonic()
 
-    def clock(self) -> float:
-        """Seconds of training, over all its starts."""
-        return self.seconds + time.monotonic() - self.started
+def _model(section: config.Run, card: Card, device: torch.device, data: Split) -> Model:
+    """The model before its first step, the same in every process."""
+    torch.manual_seed(section.train.seed)
+    model = build(section.model, Data.of(card))
+    model.standardise(data)
+    prepare(device)
+    arrange(model.network, math.prod(model.shape[1:]), device)
+    return model
 
-    def keep(self, data: Split, validation: Split) -> None:
-        """Train to the end: log, save now and then, and save and exit upon SIGINT or SIGTERM."""
-        settings = self.training.settings
-        bar = tqdm(total=settings.steps, initial=self.training.step, desc=self.name, unit="step", disable=None)
-        self.started = time.monotonic()
-        with bar, _signals(self):
-            for step in train(self.training, data, validation):
-                self.losses.append(step.loss)
-                bar.update()
-                if step.validation is not None or step.step % self.settings.log_every == 0 or self.stop_signal:
-                    self.log(step, bar)
-                    if self.stop_signal or time.monotonic() - self.saved > self.settings.checkpoint_every:
-                        self.save()
-                if self.stop_signal:
-                    self.leave()
 
-    def log(self, step: Step, bar: "tqdm[Any]") -> None:
-        """A row of the curve, to MLflow, and to the bar or, where nobody watches a bar, as a line per validation."""
-        loss = finite_mean(self.losses, step.step)
-        self.losses.clear()
-        seen, seconds = step.step * self.training.settings.batch_size, self.clock()
-        row = dict(zip(COLUMNS, (step.step, seen, round(seconds, 2), step.learning_rate, loss), strict=False))
-        metrics = {"train_bits_per_dim": loss, "learning_rate": step.learning_rate, "images_per_second": seen / seconds}
-        if step.validation is not None:
-            row[COLUMNS[-1]] = metrics[COLUMNS[-1]] = step.validation
-        self.rows.append(row)
-        tracking.log(metrics, step.step)
-        best = self.training.best_bits_per_dim
-        bar.set_postfix_str(f"train {loss:.3f}, validation {best:.3f} bits/dim", refresh=False)
-        if bar.disable and step.validation is not None:
-            print(
-                f"{self.name}: step {step.step} of {self.training.settings.steps}: train {loss:.4f}, "
-                f"validation {step.validation:.4f} bits/dim, {seen / seconds:.0f} images/s",
-                flush=True,
-            )
-
-    def leave(self) -> None:
-        """End the process as the signal asks; the checkpoint is written."""
-        name = signal.Signals(self.stop_signal).name
-        print(f"{self.name}: {name}: saved step {self.training.step}; the same command goes on from there", flush=True)
-        sys.exit(128 + self.stop_signal)
-
-    def summary(self) -> dict[str, float]:
-        """The numbers of the finished training."""
-        training, last = self.training, self.rows[-1]
-        at_best = next(row for row in self.rows if row["step"] == training.best_step)
-        return {
-            "step": training.best_step,
-            "steps": training.settings.steps,
-            "validation_bits_per_dim": training.best_bits_per_dim,
-            "train_bits_per_dim": at_best["train_bits_per_dim"],
-            "num_parameters": num_parameters(training.model.network),
-            "flops_per_image": flops_per_image(training.average),
-            "images_seen": int(last["images_seen"]),
-            "seconds": last["seconds"],
-        }
-
-    def write(self, out: Path, report: Path, machine: str) -> dict[str, Path]:
-        """The model, the summary and the curve, as DVC's outs; what MLflow gets of them, by artifact folder."""
-        assert self.training.best_weights is not None
-        checkpoint.save(out, self.training.model, self.training.best_weights)
-        summary, curve = report.with_suffix(".json"), report.with_suffix(".csv")
-        text = json.dumps(self.summary() | {"hardware": machine}, indent=2) + "\n"
-        checkpoint.write_atomically(summary, text.encode())
-        checkpoint.write_atomically(curve, _csv(self.rows).encode())
-        return {"curve": curve, "model": out / checkpoint.CONFIG}
+def _check_steps(journal: Journal, team: Team) -> None:
+    """All processes continue the same checkpoint."""
+    steps = team.gather(journal.training.step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"{journal.path}: the processes found checkpoints of different steps ({', '.join(map(str, steps))}); "
+            "the folder is to be the same on all machines"
+        )
 
 
 @contextmanager
-def _signals(journal: Journal) -> Iterator[None]:
-    """SIGINT and SIGTERM are noted, and obeyed after the step in work; a second one ends the process at once."""
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        journal.stop_signal = number
-        signal.signal(number, before[number])
-
-    before = {int(number): signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def flops_per_image(model: Model) -> float:
-    """Floating point operations of one training step per image: three times a forward pass (2 per multiply-add)."""
-    x = torch.zeros(1, *model.shape, dtype=torch.uint8, device=model.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.network(x, model.some_condition())
-    return 3.0 * counter.get_total_flops()
-
-
-def hardware(device: torch.device) -> str:
-    """What the training ran on, for the cost column of the tables."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+def _tracked(name: str, section: config.Run, card: Card, run_id: str | None, team: Team) -> Iterator[str]:
+    """The MLflow run of a training, whose first process alone tells MLflow of it; all know its id."""
+    if not team.first:
+        yield team.gather("")[0]
+        return
+    with tracking.training_run(name, section.description, _searchable(section), card, run_id) as known:
+        yield team.gather(known)[0]
 
 
 def _searchable(section: config.Run) -> dict[str, Any]:
@@ -202,14 +128,6 @@ def _key(section: config.Run, card: Card) -> str:
     content = _searchable(section) | {"fingerprints": [card.splits[s].fingerprint for s in ("train", "validation")]}
     content["embeddings"] = card.embeddings.sha256 if card.embeddings else ""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,0 +1,211 @@
+"""`pixelcnn models` and `pixelcnn.load`: what is registered is found, fetched and loaded, and nothing of it is run."""
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pixelcnn
+from pixelcnn import checkpoint
+from pixelcnn.cli import main
+from pixelcnn.evaluation import Score
+from pixelcnn.model import Model
+from pixelcnn.sampling import sample
+from tests.conftest import images
+from tests.servers import free_port
+from tests.test_architectures import model_of
+
+with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
+    warnings.simplefilter("ignore")
+    import mlflow
+
+    from pixelcnn import registry
+
+
+class Bomb:
+    """A pickle that leaves a trace when it is loaded."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def register(kind: str, condition: str = "none") -> registry.Receipt:
+    """A version of a tiny model of 2 x 3 x 4 images, named after its kind of data."""
+    model = model_of(kind, 1, condition)
+    folder = Path("models") / f"{kind}-{condition}"
+    checkpoint.save(folder, model, model.network.state_dict())
+    bits = np.full(3, 2.5)
+    nll = folder.with_suffix(".parquet")
+    pd.DataFrame({"split": "test", "image": range(3), "bits_per_dim": bits}).to_parquet(nll)
+    scores = dict.fromkeys(("test", "validation"), asdict(Score(2.5, 0.125, 3)))
+    candidate = registry.Candidate(folder, f"{kind}-run", 0, "**A card**", scores, nll)
+    return registry.register(candidate, min_gain=0.005, confidence=0.95)
+
+
+@contextlib.contextmanager
+def registered(folder: Path) -> Iterator[dict[str, registry.Receipt]]:
+    """A store with an unconditional, a class-conditional, an embedding-conditional model and an auto-encoder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is put back, since MLflow itself sets it
+        patch.delenv("MLFLOW_TRACKING_URI")
+        patch.chdir(folder)
+        patch.setattr("pixelcnn.tracking.LOCAL_STORE", folder / "mlflow.db")  # MLflow keeps a store per URI
+        patch.setattr("pixelcnn.store.LOCAL_STORE", folder / "mlflow.db")
+        kinds = {condition: register("gated_pixelcnn", condition) for condition in ("none", "label", "embedding")}
+        yield kinds | {"code": register("pixelcnn_autoencoder", "code-map")}
+
+
+@pytest.fixture(scope="module")
+def receipts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, registry.Receipt]]:
+    with registered(tmp_path_factory.mktemp("registry")) as made:
+        yield made
+
+
+def original(condition: str) -> Model:
+    return checkpoint.load(next(Path("models").glob(f"*-{condition}*/config.json")).parent)
+
+
+def test_the_list_has_a_row_per_version_with_its_number(
+    receipts: dict[str, registry.Receipt], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["models", "list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(receipts)
+    row = next(line for line in lines if line.startswith(f"{receipts['none'].name} "))
+    assert all(word in row for word in ("champion", "2.500", "0.125", "gated_pixelcnn-run"))
+
+
+@pytest.mark.parametrize("form", ["{}", "{}@champion", "{}/1", "models:/{}@champion"])
+def test_show_prints_the_card_whatever_form_the_name_has(
+    receipts: dict[str, registry.Receipt], capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    main(["models", "show", form.format(receipts["none"].name)])
+    shown = capsys.readouterr().out
+    assert f"{receipts['none'].name} version 1 (champion), run gated_pixelcnn-run" in shown
+    assert "**A card**" in shown
+
+
+def test_a_download_loads_samples_and_scores_without_mlflow_and_elsewhere(
+    receipts: dict[str, registry.Receipt], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["models", "download", receipts["none"].name, "-o", str(tmp_path / "mine")])
+    assert "pixelcnn.load(" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    elsewhere = shutil.move(tmp_path / "mine", tmp_path / "elsewhere")
+    model, x = pixelcnn.load(elsewhere), images(original("none"), 2)
+    assert torch.equal(model.nll(x), original("none").nll(x))
+    assert sample(model, 2, torch.Generator().manual_seed(0)).shape == x.shape
+    script = f"import sys, pixelcnn; pixelcnn.load({str(elsewhere)!r}); sys.exit('mlflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_load_takes_what_the_registry_calls_a_model(receipts: dict[str, registry.Receipt]) -> None:
+    x = images(original("none"), 2)
+    assert torch.equal(pixelcnn.load(f"models:/{receipts['none'].name}@champion").nll(x), original("none").nll(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "nobody"], "models:/nobody@champion: not in the registry, which has models:/"),
+        (["show", "a@b@c"], "MODEL: 'a@b@c' is neither NAME"),
+        (["download", "{}/7"], "/7: not in the registry, which has models:/"),
+        (["download", "{}", "-o", "models"], "--out: models is there already"),
+    ],
+)
+def test_what_is_not_there_or_in_the_way_is_said(
+    receipts: dict[str, registry.Receipt], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["models", *[argument.format(receipts["none"].name) for argument in arguments]])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_registry_that_does_not_answer_is_said_in_one_line(tmp_path: Path) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    env = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    command = [sys.executable, "-m", "pixelcnn.cli", "models", "list"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"error: MLflow at {uri} does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Trust
+
+
+def poison(folder: Path, trace: Path) -> list[Path]:
+    """Every file of a folder, and those that other formats would unpickle, becomes a pickle that leaves a trace."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    files += [
+        folder / name for name in ("python_model.pkl", "model.pkl", "data/model.pth", "data/pickle_module_info.txt")
+    ]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pickle.dumps(Bomb(trace)))
+    return files
+
+
+def test_the_bomb_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "trace")))
+    assert (tmp_path / "trace").exists()
+
+
+def test_no_file_of_a_poisoned_version_is_unpickled(receipts: dict[str, registry.Receipt], tmp_path: Path) -> None:
+    source = mlflow.artifacts.download_artifacts(f"models:/{receipts['none'].name}/1")
+    version = Path(shutil.copytree(source, tmp_path / "version"))
+    files = poison(version, tmp_path / "trace")
+    assert len(files) > 20
+    model = next(version.glob("artifacts/*"))
+    with pytest.raises(ValueError, match=r"config\.json|utf-8"):
+        pixelcnn.load(model)
+    with pytest.raises(Exception, match=r".") as refused:
+        mlflow.pyfunc.load_model(str(version))
+    assert refused.type is not FileNotFoundError
+    assert not (tmp_path / "trace").exists()
+
+
+def test_poisoned_weights_are_refused_although_the_rest_is_whole(
+    receipts: dict[str, registry.Receipt], tmp_path: Path
+) -> None:
+    source = mlflow.artifacts.download_artifacts(f"models:/{receipts['none'].name}/1")
+    version = Path(shutil.copytree(source, tmp_path / "version"))
+    weights = next(version.rglob("model.safetensors"))
+    weights.write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    for load in (lambda: pixelcnn.load(weights.parent), lambda: mlflow.pyfunc.load_model(str(version))):
+        with pytest.raises(Exception, match=r"sha256 is .* config\.json says .*: changed or damaged"):
+            load()
+    assert not (tmp_path / "trace").exists()
+    config = json.loads((weights.parent / "config.json").read_text())
+    assert set(config) == {"model", "data", "weights_sha256"}
+
+
+def test_weights_changed_on_disk_are_not_downloaded(
+    receipts: dict[str, registry.Receipt], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = registry.fetch(f"models:/{receipts['label'].name}/1") / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        with pytest.raises(SystemExit):
+            main(["models", "download", receipts["label"].name, "-o", str(tmp_path / "out")])
+        assert "changed or damaged" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    finally:
+        weights.write_bytes(content)

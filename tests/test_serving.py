@@ -1,0 +1,160 @@
+"""What MLflow answers for a model, in Python and by HTTP: the model's own numbers, or why not."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pixelcnn import checkpoint
+from pixelcnn.likelihood import bits_per_dim
+from pixelcnn.model import Model
+from tests.conftest import images
+from tests.servers import free_port
+from tests.test_models_command import registered
+
+with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
+    warnings.simplefilter("ignore")
+    import mlflow
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import PyFuncModel, scoring_server
+
+    from pixelcnn import registry
+
+Pair = tuple[Model, PyFuncModel]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]]:
+    """By what they are given, models and what MLflow makes of them."""
+    with registered(tmp_path_factory.mktemp("serving")) as receipts:
+        yield {
+            given: (checkpoint.load(registry.fetch(receipt.uri)), mlflow.pyfunc.load_model(receipt.uri))
+            for given, receipt in receipts.items()
+        }
+
+
+def bits(model: Model, x: torch.Tensor, cond: torch.Tensor | None = None) -> np.ndarray:
+    with torch.inference_mode():
+        return np.asarray(bits_per_dim(model.nll(x, cond), model.dims))
+
+
+@pytest.mark.parametrize("given", ["none", "code"])
+def test_predict_returns_the_bits_per_dim_of_each_image(models: dict[str, Pair], given: str) -> None:
+    model, served = models[given]
+    x = images(model, 70)  # more than are evaluated together
+    np.testing.assert_allclose(served.predict(x.numpy()), bits(model, x), rtol=1e-5)
+
+
+def test_a_class_conditional_model_is_asked_for_every_class(models: dict[str, Pair]) -> None:
+    model, served = models["label"]
+    x, classes = images(model, 5), len(model.data.classes)
+    nats = np.stack([bits(model, x, torch.full((5,), n)) * model.dims * np.log(2) for n in range(classes)])
+    mean = -np.log(np.exp(-nats.astype(np.float64)).mean(0)) / (model.dims * np.log(2))
+    np.testing.assert_allclose(served.predict(x.numpy()), mean, rtol=1e-5)
+
+
+def test_an_embedding_conditional_model_says_what_it_lacks(models: dict[str, Pair]) -> None:
+    model, served = models["embedding"]
+    with pytest.raises(mlflow.MlflowException, match=r"needs an embedding of each image.*pixelcnn\.load"):
+        served.predict(images(model, 1).numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.astype(np.float32), "dtype of input float32 does not match expected dtype uint8"),
+        (lambda x: x[0], "does not match expected shape"),
+        (lambda x: x[:, :, :-1], "does not match expected shape"),
+        (lambda x: x[:0], "images: there are none"),
+        (lambda x: x + np.uint8(100), "images: values are 0 ... 7, but 1"),
+    ],
+)
+def test_other_images_are_refused(models: dict[str, Pair], change: object, message: str) -> None:
+    model, served = models["none"]
+    assert callable(change)
+    with pytest.raises(mlflow.MlflowException) as refused:
+        served.predict(change(images(model, 2).numpy()))
+    assert message in str(refused.value)
+
+
+# By HTTP
+
+
+@pytest.fixture(scope="module")
+def client(models: dict[str, Pair]) -> Iterator[TestClient]:
+    """The application that `mlflow models serve` runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which it sets, and never puts back
+        with TestClient(scoring_server.init(models["none"][1])) as made:
+            yield made
+
+
+def nested(value: object, model: Model) -> list[object]:
+    """An image of `value`, as JSON has it."""
+    channels, height, width = model.shape
+    return [[[[value] * width] * height] * channels]
+
+
+def test_a_request_is_answered_with_a_number_per_image(client: TestClient, models: dict[str, Pair]) -> None:
+    model, x = models["none"][0], images(models["none"][0], 3)
+    answer = client.post("/invocations", json={"inputs": x.tolist()})
+    assert answer.status_code == 200
+    np.testing.assert_allclose(answer.json()["predictions"], bits(model, x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(8, "images: values are 0 ... 7, but 8 is among them"), (300, "out of bounds for uint8"),
+     (-1, "out of bounds for uint8"), ("cat", "invalid literal for int()"), (None, "not 'NoneType'")],
+)  # fmt: skip
+def test_values_that_are_no_levels_are_a_bad_request(
+    client: TestClient, models: dict[str, Pair], value: object, message: str
+) -> None:
+    answer = client.post("/invocations", json={"inputs": nested(value, models["none"][0])})
+    assert answer.status_code == 400
+    assert message in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [({"inputs": [1, 2, 3]}, "does not match expected shape"), ({"inputs": []}, "numpy array input"),
+     ({"images": []}, "exactly one of the input fields")],
+)  # fmt: skip
+def test_what_is_no_batch_of_images_is_a_bad_request(client: TestClient, body: object, message: str) -> None:
+    answer = client.post("/invocations", json=body)
+    assert answer.status_code == 400
+    assert message in answer.json()["message"]
+
+
+@pytest.mark.slow
+def test_mlflow_models_serve_answers(models: dict[str, Pair]) -> None:
+    model, port = models["none"][0], free_port()
+    place, name = f"http://127.0.0.1:{port}", models["none"][0].data.dataset
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{name}@champion"]
+    command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
+    child = subprocess.Popen(command, env=os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"})
+    try:
+        while child.poll() is None:
+            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{place}/ping"):
+                break
+            time.sleep(0.2)
+        body = json.dumps({"inputs": nested(3, model)}).encode()
+        request = urllib.request.Request(f"{place}/invocations", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            (found,) = json.load(answer)["predictions"]
+    finally:
+        child.terminate()
+        child.wait()
+    assert found == pytest.approx(float(bits(model, torch.full((1, *model.shape), 3, dtype=torch.uint8))[0]), rel=1e-5)
+    assert not list(Path.cwd().glob("*.pkl"))
