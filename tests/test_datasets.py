@@ -17,6 +17,7 @@ from pixelcnn.data.datasets import (
     image_hash,
     join_fingerprints,
     read_card,
+    read_rows,
     read_split,
     write_card,
 )
@@ -169,3 +170,13 @@ def test_a_bad_card_is_refused_by_name(content: str | None, message: str, tmp_pa
 def test_a_slice_of_a_column_is_read_from_where_it_begins() -> None:
     column = pa.array([image.tobytes() for image in IMAGES[:5]], pa.binary(48)).slice(2, 2)
     np.testing.assert_array_equal(datasets._values(column, np.uint8, 48), IMAGES[2:4].reshape(-1))
+
+
+def test_rows_are_read_in_the_order_asked_for_across_shards(tmp_path: Path) -> None:
+    writer = write(tmp_path, IMAGES, LABELS, per_shard=300)
+    write_card(card(splits={"train": writer.card}), tmp_path / "card.json")
+    rows = torch.tensor([650, 3, 299, 300, 0])
+    part, whole = read_rows(tmp_path, "train", rows), read_split(tmp_path, "train")
+    assert torch.equal(part.images, whole.images[rows])
+    assert part.labels is not None
+    assert part.labels.tolist() == [LABELS[row] for row in rows.tolist()]

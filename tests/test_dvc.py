@@ -20,6 +20,7 @@ PLUMBING = {
     "pixelcnn.progress",
     "pixelcnn.stages",
     "pixelcnn.tracking",
+    "pixelcnn.outbox",
     "pixelcnn.checkpoint",
     "pixelcnn.pyfunc",
 }

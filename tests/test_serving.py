@@ -143,12 +143,15 @@ def test_mlflow_models_serve_answers(models: dict[str, Pair]) -> None:
     place, name = f"http://127.0.0.1:{port}", models["none"][0].data.dataset
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{name}@champion"]
     command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
-    child = subprocess.Popen(command, env=os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"})
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow calls uvicorn by name
+    env = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PATH": path}
+    child = subprocess.Popen(command, env=env)
     try:
         while child.poll() is None:
             with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{place}/ping"):
                 break
             time.sleep(0.2)
+        assert child.poll() is None, "the server has ended"
         body = json.dumps({"inputs": nested(3, model)}).encode()
         request = urllib.request.Request(f"{place}/invocations", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request) as answer:

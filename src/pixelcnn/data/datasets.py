@@ -82,8 +82,9 @@ class Split:
 
     def part(self, rows: Any) -> "Split":
         """The images that `rows` (a slice or indices) picks, with all that belongs to them."""
+        images = self.images[rows] if len(self.images) else self.images
         labels = None if self.labels is None else self.labels[rows]
-        return Split(self.images[rows], labels, None if self.embeddings is None else self.embeddings[rows])
+        return Split(images, labels, None if self.embeddings is None else self.embeddings[rows])
 
 
 def read_card(folder: Path) -> Card:
@@ -149,6 +150,20 @@ def read_shards(folder: Path, split: SplitName) -> Iterator[tuple[npt.NDArray[np
         yield pixels, numbers
     if row != described.num_images:
         raise ValueError(f"{folder}: the {split} shards hold {row:,} images, {CARD} says {described.num_images:,}")
+
+
+def read_rows(folder: Path, split: SplitName, rows: "torch.Tensor") -> Split:
+    """The images of one split at `rows` (N,) int64, in that order: with no more than a shard besides in memory."""
+    import torch
+
+    conditions = read_conditions(folder, split).part(rows)
+    images = torch.empty((len(rows), *conditions.images.shape[1:]), dtype=torch.uint8)
+    start = 0
+    for pixels, _ in read_shards(folder, split):
+        here = ((rows >= start) & (rows < start + len(pixels))).nonzero()[:, 0]
+        images[here] = torch.from_numpy(pixels)[rows[here] - start].view(-1, *images.shape[1:])
+        start += len(pixels)
+    return Split(images, conditions.labels, conditions.embeddings)
 
 
 def read_conditions(folder: Path, split: SplitName) -> Split:

@@ -34,10 +34,10 @@ def truth(test: Tensor) -> dict[str, Any]:
     return {"test": _mean(torch.from_numpy(texture.nll(test.numpy())), test[0].numel()), "num_parameters": 0}
 
 
-def spread(images: Tensor, limit: int) -> Tensor:
-    """At most `limit` images, evenly spaced over the split: publishers may sort what they publish."""
-    count = min(limit, len(images))
-    return images[torch.arange(count) * len(images) // count]
+def spread(total: int, limit: int) -> Tensor:
+    """At most `limit` of a split's `total` images, evenly spaced: publishers may sort what they publish."""
+    count = min(limit, total)
+    return torch.arange(count) * total // count
 
 
 def _mean(nats: Tensor, dims: int) -> dict[str, float | int]:
@@ -59,9 +59,10 @@ def main() -> None:
     params = config.load(Path("params.yaml"))
     if arguments.name not in params.datasets:
         raise ValueError(f"{arguments.name!r} is not one of params.yaml's datasets: {', '.join(params.datasets)}")
-    train = spread(datasets.read_split(arguments.data, "train").images, params.baseline.max_train_images)
-    test = datasets.read_split(arguments.data, "test").images
     card = datasets.read_card(arguments.data)
+    some = spread(card.splits["train"].num_images, params.baseline.max_train_images)
+    train = datasets.read_rows(arguments.data, "train", some).images
+    test = datasets.read_split(arguments.data, "test").images
     result = measure(train, test, card.levels)
     if card.source == "texture":
         result["truth"] = truth(test)

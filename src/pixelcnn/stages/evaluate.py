@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from pixelcnn import checkpoint, config, tracking
+from pixelcnn.arrangement import prepare
 from pixelcnn.between import interpolate, reconstruct
-from pixelcnn.data.datasets import Split, read_card, read_split
+from pixelcnn.data.datasets import Split, SplitName, read_card, read_rows, read_split
 from pixelcnn.evaluation import Score, nll, score
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.model import Data, Model
@@ -28,12 +29,15 @@ def main() -> None:
     args = _arguments()
     settings = config.load(Path("params.yaml")).evaluate
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    prepare(device)
     model = checkpoint.load(args.model, device)
     card = read_card(args.data)
     if Data.of(card) != model.data:
         raise ValueError(f"{args.model}: trained on other data than {args.data} holds; train {args.run} again")
-    splits = {name: read_split(args.data, name) for name in ("test", "validation", "train")}
-    splits["train"] = _part(splits["train"], settings.num_train_images, settings.seed)
+    splits: dict[SplitName, Split] = {"test": read_split(args.data, "test")}
+    splits["validation"] = read_split(args.data, "validation")
+    some = _chosen(card.splits["train"].num_images, settings.num_train_images, settings.seed)
+    splits["train"] = read_rows(args.data, "train", some)
 
     table = pd.concat([_measure(model, args.run, name, split, settings.batch_size) for name, split in splits.items()])
     scores = {name: _score(model, table[table.split == name]) for name in splits}
@@ -69,7 +73,7 @@ def draw_pictures(model: Model, test: Split, settings: config.Evaluate, name: st
         labels = torch.arange(len(model.data.classes), device=device)
         return draw_samples(model, labels, len(labels), columns, settings, name)
     columns = max(columns, 4)  # two ends of a line and their images
-    shown = _part(test, columns, settings.seed)
+    shown = test.part(_chosen(len(test.images), columns, settings.seed))
     if model.given == "code":
         drawn = reconstruct(model, shown.images, columns - 1, settings.seed, settings.temperature)
         return torch.cat([shown.images.unsqueeze(1), drawn], dim=1)
@@ -113,10 +117,9 @@ def _score(model: Model, rows: pd.DataFrame) -> Score:
     return score(torch.from_numpy(rows.nats.to_numpy(copy=True)), model.dims)
 
 
-def _part(split: Split, num: int, seed: int) -> Split:
-    """At most `num` images of a split, chosen by seed."""
-    chosen = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(seed))[:num]
-    return split.part(chosen)
+def _chosen(total: int, num: int, seed: int) -> Tensor:
+    """At most `num` of a split's `total` images, chosen by seed."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:num]
 
 
 def _arguments() -> argparse.Namespace:

@@ -87,9 +87,17 @@ def _facts(train: dict[str, Any], measured: dict[str, Any]) -> dict[str, str]:
         "parameters": f"{train['num_parameters']:,}",
         "best step": f"{train['step']:,} of {train['steps']:,}, by validation",
         "images seen": f"{train['images_seen']:,}",
-        "training": f"{results.duration(train['seconds'])} on {train['hardware']}",
+        "training": f"{results.duration(train['seconds'])} on {train['hardware']}{_speed(train)}",
         "arithmetic": f"{results.si(flop, 'FLOP')} per image, {results.si(flop * train['images_seen'], 'FLOP')} in all",
     }
+
+
+def _speed(train: dict[str, Any]) -> str:
+    if "images_per_second" not in train:
+        return ""
+    share = f", {train['share_of_peak']:.0%} of its peak" if train.get("share_of_peak") else ""
+    rate = results.si(train["flops_per_second"], "FLOP/s")
+    return f": {results.si(train['images_per_second'])} images/s, {rate}{share}"
 
 
 def _data_uri(png: bytes) -> str:
