@@ -21,12 +21,15 @@ PLUMBING = {
     "pixelcnn.stages",
     "pixelcnn.tracking",
     "pixelcnn.outbox",
+    "pixelcnn.store",
     "pixelcnn.checkpoint",
     "pixelcnn.pyfunc",
 }
-# register hands on a finished model: how it is built and read changes nothing of its version
+# register hands on a finished model: how it is built and read changes nothing of its version; train draws pictures of
+# what it has learnt, and learns nothing from them
 HANDED_ON = {
-    "register": ("pixelcnn.model", "pixelcnn.nn", "pixelcnn.likelihood", "pixelcnn.logistic_mixture", "pixelcnn.data")
+    "train": ("pixelcnn.gallery", "pixelcnn.sampling", "pixelcnn.between", "pixelcnn.pictures"),
+    "register": ("pixelcnn.model", "pixelcnn.nn", "pixelcnn.likelihood", "pixelcnn.logistic_mixture", "pixelcnn.data"),
 }
 
 

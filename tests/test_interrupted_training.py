@@ -40,7 +40,7 @@ def write_params(folder: Path, processes: int, **train: Any) -> None:
     run["model"] |= {"num_layers": 2, "hidden_channels": 8, "head_channels": 8}
     run["train"] |= {"steps": 500, "batch_size": 16, "warmup_steps": 2, "validate_every": 100} | train
     params["runs"] = {RUN: run}
-    params["train"] = {"log_every": 1, "checkpoint_every": 1e-6, "processes": processes}
+    params["train"] = {"log_every": 1, "checkpoint_every": 1e-6, "pictures_every": 1000, "processes": processes}
     with (folder / "params.yaml").open("w") as handle:
         YAML().dump(params, handle)
 

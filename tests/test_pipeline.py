@@ -53,7 +53,7 @@ def write_params(folder: Path, train: dict[str, Any]) -> None:
     run["model"] |= {"num_layers": 2, "hidden_channels": 8, "head_channels": 8}
     run["train"] |= {"steps": 30, "batch_size": 16, "warmup_steps": 2, "validate_every": 10} | train
     params["runs"] = {RUN: run}
-    params["train"] = {"log_every": 5, "checkpoint_every": 0.01, "processes": 1}
+    params["train"] = {"log_every": 5, "checkpoint_every": 0.01, "pictures_every": 20, "processes": 1}
     params["evaluate"] |= {"num_train_images": 50, "samples_per_class": 2}
     with (folder / "params.yaml").open("w") as handle:
         YAML().dump(params, handle)

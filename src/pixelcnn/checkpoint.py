@@ -49,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{folder}: no {CONFIG} there; a model's folder holds {CONFIG} and {WEIGHTS}") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
 
 

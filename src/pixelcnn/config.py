@@ -263,6 +263,7 @@ class TrainProcess(Section):
 
     log_every: Count  # steps
     checkpoint_every: Annotated[float, Field(gt=0)]  # seconds
+    pictures_every: Count  # steps between the sample grids in MLflow, of models that sample incrementally
     processes: Count  # of this machine, started by torchrun; a GPU each, where there are GPUs
 
 

@@ -6,8 +6,9 @@ import json
 import platform
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,8 @@ from pixelcnn.data.stream import Images
 from pixelcnn.distributed import LostProcess, Team
 from pixelcnn.model import Model
 from pixelcnn.nn.masked_conv import num_parameters
+from pixelcnn.pictures import save_grid
+from pixelcnn.sampling import is_incremental
 from pixelcnn.training import Step, Training, finite_mean, train
 
 COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_dim", "validation_bits_per_dim"]
@@ -33,7 +36,16 @@ COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_di
 class Journal:
     """A training's course: the curve, the clock and the checkpoint, all continued when it resumes."""
 
-    def __init__(self, training: Training, settings: config.TrainProcess, path: Path, name: str, team: Team):
+    def __init__(
+        self,
+        training: Training,
+        settings: config.TrainProcess,
+        path: Path,
+        name: str,
+        team: Team,
+        draw: Callable[[Model], Tensor],
+    ):
+        self.draw = draw
         self.training, self.settings, self.path, self.name, self.team = training, settings, path, name, team
         self.run_id: str | None = None
         self.rows: list[dict[str, float]] = []
@@ -95,6 +107,16 @@ class Journal:
                 self.save()
         if self.stop_signal:
             self.leave()
+        if self.team.first and step.step % self.settings.pictures_every == 0 and is_incremental(self.training.average):
+            self.show(step.step)
+
+    def show(self, step: int) -> None:
+        """A picture of what the averaged weights draw, to MLflow."""
+        grid = self.draw(self.training.average)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{step}.png"
+            save_grid(path, grid.flatten(0, 1), grid.shape[1], self.training.model.data.levels)
+            tracking.log_picture("samples", path, step)
 
     def log(self, step: Step, bar: "tqdm[Any]") -> None:
         """A row of the curve, to MLflow, and to the bar or, where nobody watches a bar, as a line per validation."""

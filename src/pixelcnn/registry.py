@@ -289,6 +289,7 @@ def _add(client: mlflow.MlflowClient, candidate: Candidate, name: str, descripti
     data = description["data"]
     images = TensorSpec(np.dtype(np.uint8), (-1, *data["shape"]))
     bits = TensorSpec(np.dtype(np.float32), (-1,))
+    needs_more = config.given(description["model"]["condition"]) == "embedding"  # than images, so MLflow cannot try it
     with tracking.run_of_weights(data["dataset"], description["weights_sha256"], candidate.run):
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -296,7 +297,7 @@ def _add(client: mlflow.MlflowClient, candidate: Candidate, name: str, descripti
             artifacts={"model": str(candidate.folder)},
             code_paths=[str(CODE)],
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-            input_example=np.zeros((1, *data["shape"]), np.uint8),
+            input_example=None if needs_more else np.zeros((1, *data["shape"]), np.uint8),
             signature=ModelSignature(Schema([images]), Schema([bits])),
             registered_model_name=name,
             metadata={tracking.WEIGHTS_TAG: description["weights_sha256"]},

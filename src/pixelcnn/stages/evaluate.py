@@ -10,18 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from pixelcnn import checkpoint, config, tracking
 from pixelcnn.arrangement import prepare
-from pixelcnn.between import interpolate, reconstruct
 from pixelcnn.data.datasets import Split, SplitName, read_card, read_rows, read_split
 from pixelcnn.evaluation import Score, nll, score
+from pixelcnn.gallery import chosen, draw_pictures
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.model import Data, Model
 from pixelcnn.pictures import save_grid
 from pixelcnn.progress import progress
-from pixelcnn.sampling import sample
 from pixelcnn.stages import run
 
 
@@ -36,7 +34,7 @@ def main() -> None:
         raise ValueError(f"{args.model}: trained on other data than {args.data} holds; train {args.run} again")
     splits: dict[SplitName, Split] = {"test": read_split(args.data, "test")}
     splits["validation"] = read_split(args.data, "validation")
-    some = _chosen(card.splits["train"].num_images, settings.num_train_images, settings.seed)
+    some = chosen(card.splits["train"].num_images, settings.num_train_images, settings.seed)
     splits["train"] = read_rows(args.data, "train", some)
 
     table = pd.concat([_measure(model, args.run, name, split, settings.batch_size) for name, split in splits.items()])
@@ -60,48 +58,6 @@ def main() -> None:
     print(f"{args.run}: {test.bits_per_dim:.4f} +- {test.standard_error:.4f} bits/dim on {test.num_images} test images")
 
 
-def draw_pictures(model: Model, test: Split, settings: config.Evaluate, name: str) -> Tensor:
-    """The grid (rows, columns, C, H, W): samples, a row for each class or for each of some test images.
-
-    A row of a model given embeddings or codes begins with the test image whose embedding or code it is. Below those of
-    embeddings as many rows lead from one test image to the next, along the line between their embeddings.
-    """
-    columns, device = settings.samples_per_class, model.device
-    if model.given == "none":
-        return draw_samples(model, None, columns, columns, settings, name)
-    if model.given == "label":
-        labels = torch.arange(len(model.data.classes), device=device)
-        return draw_samples(model, labels, len(labels), columns, settings, name)
-    columns = max(columns, 4)  # two ends of a line and their images
-    shown = test.part(_chosen(len(test.images), columns, settings.seed))
-    if model.given == "code":
-        drawn = reconstruct(model, shown.images, columns - 1, settings.seed, settings.temperature)
-        return torch.cat([shown.images.unsqueeze(1), drawn], dim=1)
-    embeddings = model.conditions(shown)
-    assert embeddings is not None
-    drawn = draw_samples(model, embeddings.to(device), columns, columns - 1, settings, name)
-    ends = embeddings, embeddings.roll(-1, 0)
-    lines = interpolate(model, *ends, columns - 2, settings.seed, settings.temperature)
-    originals = shown.images.unsqueeze(1)
-    between = torch.cat([originals, lines, originals.roll(-1, 0)], dim=1)
-    return torch.cat([torch.cat([originals, drawn], dim=1), between])
-
-
-def draw_samples(
-    model: Model, conds: Tensor | None, rows: int, columns: int, settings: config.Evaluate, name: str
-) -> Tensor:
-    """Samples (rows, columns, C, H, W), the condition of each row's being its own."""
-    cells = torch.arange(rows * columns, device=model.device) // columns
-    generator = torch.Generator().manual_seed(settings.seed)
-    batches = cells.split(settings.batch_size)
-    drawn = []
-    with progress(f"{name}, samples", len(batches) * model.shape[1], "rows") as bar:
-        for batch in batches:
-            cond = None if conds is None else conds[batch]
-            drawn.append(sample(model, len(batch), generator, cond, settings.temperature, lambda _: bar.update(1)))
-    return torch.cat(drawn).unflatten(0, (rows, columns)).cpu()
-
-
 def _measure(model: Model, run_name: str, name: str, split: Split, batch_size: int) -> pd.DataFrame:
     """A row per image: split, its place in the split, label if there are any, nats and bits/dim."""
     with progress(f"{run_name}, NLL of {name}", len(split.images), "images") as bar:
@@ -115,11 +71,6 @@ def _measure(model: Model, run_name: str, name: str, split: Split, batch_size: i
 
 def _score(model: Model, rows: pd.DataFrame) -> Score:
     return score(torch.from_numpy(rows.nats.to_numpy(copy=True)), model.dims)
-
-
-def _chosen(total: int, num: int, seed: int) -> Tensor:
-    """At most `num` of a split's `total` images, chosen by seed."""
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:num]
 
 
 def _arguments() -> argparse.Namespace:

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pixelcnn import checkpoint, config, distributed, tracking
 from pixelcnn.arrangement import arrange, has_bfloat16, prepare
 from pixelcnn.data import stream
 from pixelcnn.data.datasets import Card, Split, read_card, read_split
 from pixelcnn.distributed import Team
+from pixelcnn.gallery import draw_pictures
 from pixelcnn.journal import Journal
 from pixelcnn.model import Data, Model, build
 from pixelcnn.stages import run
@@ -65,11 +67,16 @@ def _train(args: argparse.Namespace, params: config.Params, device: torch.device
         print("train.precision: this hardware computes no bfloat16; going on in float32")
 
     path = CHECKPOINTS / f"{args.run}-{_key(section, card)}.pt"
-    journal = Journal(Training.begin(model, section.train), params.train, path, args.run, team)
+    validation = read_split(args.data, "validation")
+
+    def draw(average: Model) -> Tensor:
+        return draw_pictures(average, validation, params.evaluate, args.run)
+
+    journal = Journal(Training.begin(model, section.train), params.train, path, args.run, team, draw)
     run_id = journal.restore()
     _check_steps(journal, team)
     with _tracked(args.run, section, card, run_id, team) as journal.run_id:
-        journal.keep(images, model.conditions(rest), read_split(args.data, "validation"))
+        journal.keep(images, model.conditions(rest), validation)
         if team.first:
             files = journal.write(args.out, args.report, device)
             tracking.finish(journal.summary(device), checkpoint.read_config(args.out)["weights_sha256"], files)
