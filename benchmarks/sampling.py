@@ -1,8 +1,9 @@
 """What a batch of samples costs, in forward passes: `python benchmarks/sampling.py`. README.md here has a table.
 
-An untrained Gated PixelCNN with the sizes below, float32, one thread, in seconds of CPU. A sample, a walk over given
+An untrained model with the sizes below, float32, one thread, in seconds of CPU. A sample, a walk over given
 images (the same without draws) and a forward pass take turns, so that a busy machine is busy for all three; medians.
-The naive sampler takes a forward pass for every sub-pixel: its time is calculated.
+The naive sampler takes a forward pass for every sub-pixel, or for every pixel where one says all about its colours: its
+time is calculated.
 """
 
 import argparse
@@ -15,20 +16,26 @@ from itertools import product
 from statistics import median
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from pixelcnn import config
 from pixelcnn.model import Data, Model, build
 from pixelcnn.sampling import sample, walk
 
-SIZES = {"num_layers": 15, "hidden_channels": 120, "kernel_size": 3, "first_kernel_size": 7, "head_channels": 240}
+SIZES = {
+    "gated_pixelcnn": {
+        "num_layers": 15, "hidden_channels": 120, "kernel_size": 3, "first_kernel_size": 7, "head_channels": 240
+    },
+    "pixelcnn++": {"hidden_channels": 64, "num_resnets": 1, "num_resolutions": 3, "num_mixtures": 5},
+}  # fmt: skip
 HEADINGS = ["side", "batch", "forward, s", "sample, s", "sample / forward", "of it draws", "naive / sample", "MiB"]
 
 
-def model_of(side: int) -> Model:
+def model_of(name: str, side: int) -> Model:
     """A fresh model of RGB images with 256 levels."""
-    section = {"name": "gated_pixelcnn", "condition": "none", "dropout": 0.0} | SIZES
-    model = build(config.GatedPixelCNN.model_validate(section), Data("noise", (3, side, side), 256, (), {}))
+    section = {"name": name, "condition": "none", "dropout": 0.0} | SIZES[name]
+    model = build(TypeAdapter(config.Model).validate_python(section), Data("noise", (3, side, side), 256, (), {}))
     model.network.eval()
     return model
 
@@ -53,11 +60,11 @@ def peak() -> float:
 
 
 @torch.inference_mode()
-def measure(side: int, batch: int, repeats: int) -> list[str]:
+def measure(name: str, side: int, batch: int, repeats: int) -> list[str]:
     """A line of the table, in a process of its own: memory is what sampling adds to the model's."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = model_of(side)
+    model = model_of(name, side)
     x = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
     before = peak()
     runs: list[Callable[[], object]] = [
@@ -67,10 +74,10 @@ def measure(side: int, batch: int, repeats: int) -> list[str]:
     ]
     runs[0]()
     memory = peak() - before
-    runs[2]()
+    passes = side * side * (1 if model.network(x).ndim == 4 else 3)
     turns = [[seconds(run) for run in runs] for _ in range(repeats)]
     drawn, followed, forward = (median(times) for times in zip(*turns, strict=True))
-    naive = forward * 3 * side * side
+    naive = forward * passes
     return [
         f"{side}", f"{batch}", f"{forward:.3f}", f"{drawn:.2f}", f"{drawn / forward:.2f}",
         f"{(drawn - followed) / forward:.2f}", f"{naive / drawn:,.0f}", f"{memory:.0f}",
@@ -79,6 +86,7 @@ def measure(side: int, batch: int, repeats: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SIZES, default="gated_pixelcnn")
     parser.add_argument("--sides", type=int, nargs="+", default=[32], help="of the images, pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--repeats", type=int, default=3)
@@ -87,7 +95,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     for side, batch in product(given.sides, given.batches):
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:  # a process each, for its peak of memory
-            print("| " + " | ".join(pool.submit(measure, side, batch, given.repeats).result()) + " |")
+            print("| " + " | ".join(pool.submit(measure, given.model, side, batch, given.repeats).result()) + " |")
 
 
 if __name__ == "__main__":

@@ -176,9 +176,10 @@ def test_a_stage_that_takes_longer_than_its_minutes_is_ended_after_saving(projec
 
 # What a flow does, in a process that can be killed
 FLOW = """
-import sys
+import signal, sys
 from pathlib import Path
 from pipelines import child, graph
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born ignoring it
 stage = graph.Stage("a", (), "", graph.Treatment(slot=True), ())
 with child.lifeline() as cord:
     child.run(stage, Path(sys.argv[1]), (cord,), print)

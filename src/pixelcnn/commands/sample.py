@@ -128,5 +128,4 @@ def write_each(folder: Path, images: dict[str, Tensor], model: Model) -> None:
 def note_if_slow(model: Model) -> None:
     """Say on stderr when a network has to be evaluated in full again and again."""
     if not is_incremental(model):
-        passes = "pixel" if model.config.name == "pixelcnn++" else "sub-pixel"
-        print(f"note: {model.config.name} passes over the whole image for every {passes}: slow", file=sys.stderr)
+        print(f"note: {model.config.name} passes over the whole image for every sub-pixel: slow", file=sys.stderr)
