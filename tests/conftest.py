@@ -1,12 +1,15 @@
 """What several test files need: small models on small images, float64, with a fixed seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from pixelcnn import config
+from pixelcnn.data.datasets import Split
+from pixelcnn.distributed import Team
 from pixelcnn.model import Data, Model, build
+from pixelcnn.training import Step, Training, train
 
 Build = Callable[..., Model]
 
@@ -28,6 +31,11 @@ def small_model() -> Build:
         return model
 
     return make
+
+
+def steps(training: Training, data: Split, validation: Split) -> Iterator[Step]:
+    """The steps of a training by one process, its data in memory."""
+    return train(training, data.images, training.model.conditions(data), validation, Team(0, 1))
 
 
 def images(model: Model, num: int, seed: int = 0) -> torch.Tensor:

@@ -12,7 +12,8 @@ from pixelcnn.data.datasets import Split
 from pixelcnn.evaluation import nll
 from pixelcnn.model import ARCHITECTURES, Data, Model, build
 from pixelcnn.sampling import sample, sample_full
-from pixelcnn.training import Training, train
+from pixelcnn.training import Training
+from tests.conftest import steps
 
 SIZES: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"num_layers": 2, "kernel_size": 3, "first_kernel_size": 3, "head_channels": 6, "dropout": 0.1},
@@ -52,7 +53,7 @@ def flat_images(channels: int) -> Split:
 def test_an_architecture_trains_is_saved_and_scores_as_before(name: str, channels: int, tmp_path: Path) -> None:
     data = flat_images(channels)
     training = Training.begin(model_of(name, channels), SETTINGS)
-    losses = [float(step.loss) for step in train(training, data, data)]
+    losses = [float(step.loss) for step in steps(training, data, data)]
     assert losses[-1] < losses[0]
     assert training.best_weights is not None
     checkpoint.save(tmp_path, training.model, training.best_weights)

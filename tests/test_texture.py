@@ -12,7 +12,8 @@ from pixelcnn.data import texture
 from pixelcnn.data.datasets import Split
 from pixelcnn.evaluation import nll
 from pixelcnn.model import Data, build
-from pixelcnn.training import Training, train
+from pixelcnn.training import Training
+from tests.conftest import steps
 
 DIMS = math.prod(texture.SHAPE)
 
@@ -76,7 +77,7 @@ def test_a_gated_pixelcnn_comes_within_two_hundredths_of_the_entropy_and_never_b
     torch.manual_seed(0)
     data, test = (Split(torch.from_numpy(texture.draw(n, seed)), None) for n, seed in ((10_000, 0), (2_000, 1)))
     training = Training.begin(build(section, Data("texture", (3, 8, 8), 8, (), {})), settings)
-    for _ in train(training, data, Split(data.images[:100], None)):
+    for _ in steps(training, data, Split(data.images[:100], None)):
         pass
     excess = (nll(training.average, test, 500).numpy() - texture.nll(test.images.numpy())) / (DIMS * math.log(2))
     error = excess.std() / math.sqrt(len(excess))

@@ -12,6 +12,7 @@ from pixelcnn import tracking  # sets MLflow's switches, so it comes before MLfl
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -290,7 +291,9 @@ def _add(client: mlflow.MlflowClient, candidate: Candidate, name: str, descripti
     images = TensorSpec(np.dtype(np.uint8), (-1, *data["shape"]))
     bits = TensorSpec(np.dtype(np.float32), (-1,))
     needs_more = config.given(description["model"]["condition"]) == "embedding"  # than images, so MLflow cannot try it
-    with tracking.run_of_weights(data["dataset"], description["weights_sha256"], candidate.run):
+    run = tracking.run_of_weights(data["dataset"], description["weights_sha256"], candidate.run)
+    with run, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*An input example was not provided")
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=pyfunc.__file__,

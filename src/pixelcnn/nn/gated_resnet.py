@@ -2,7 +2,7 @@
 
 Stream `u` at (i, j) knows rows above i, stream `ul` also what lies left in row i; nothing of the pixel itself. The step
 off the pixel is taken once, by the first layer; later kernels end at (i, j), so none is masked. Convolutions are valid
-ones: a stream's `pad` supplies what lies above and beside, zeros in `forward`.
+ones: a stream's `pad` supplies what lies above and beside, zeros in `forward`, and a stepper its state.
 
 Weights are normalised (w = gain v / |v|), which keeps an image's outputs free of its batch and of its other positions,
 as a norm over features in several positions would not. In place of the paper's data-dependent initialisation the gains
@@ -11,15 +11,21 @@ begin at one, which lets features of unit variance keep about that, and at 0.1 b
 Shapes: B batch, I input features, F hidden features, H rows, W columns, D condition features.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Convolve = Callable[[Tensor], Tensor]
+Streams = tuple[Tensor, Tensor]  # u and ul, (B, F, H, W) each
+Features = TypeVar("Features", Tensor, Streams)
+
 
 def concat_elu(features: Tensor) -> Tensor:
-    """elu(x) beside elu(-x): (B, F, H, W) -> (B, 2F, H, W)."""
+    """elu(x) beside elu(-x): (B, F, ...) -> (B, 2F, ...)."""
     return F.elu(torch.cat([features, -features], dim=1))
 
 
@@ -54,8 +60,16 @@ class NormedConv(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride)
         self.gain = nn.Parameter(torch.full((outputs,), gain))
 
+    def kernel(self) -> Tensor:
+        """The normalised weights (O, I, rows, columns)."""
+        return normed(self.weight, self.gain, dim=0)
+
+    def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """`forward` with a kernel that is at hand."""
+        return F.conv2d(x, kernel, self.bias, self.stride)
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, normed(self.weight, self.gain, dim=0), self.bias, self.stride)
+        return self.convolve(x, self.kernel())
 
 
 class NormedUpsampling(nn.ConvTranspose2d):
@@ -66,9 +80,16 @@ class NormedUpsampling(nn.ConvTranspose2d):
         super().__init__(inputs, outputs, stream.kernel, stride=2, padding=aside, output_padding=aside)
         self.gain = nn.Parameter(torch.full((outputs,), 2.0))  # a fine pixel meets a quarter of the kernel
 
+    def kernel(self) -> Tensor:
+        """The normalised weights (I, O, rows, columns)."""
+        return normed(self.weight, self.gain, dim=1)
+
+    def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """`forward` with a kernel that is at hand."""
+        return F.conv_transpose2d(x, kernel, self.bias, self.stride, self.padding, self.output_padding)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # the size of the output is not to be chosen
-        weight = normed(self.weight, self.gain, dim=1)
-        return F.conv_transpose2d(x, weight, self.bias, self.stride, self.padding, self.output_padding)  # type: ignore[arg-type]
+        return self.convolve(x, self.kernel())
 
 
 class GatedResnet(nn.Module):
@@ -85,11 +106,54 @@ class GatedResnet(nn.Module):
 
     def forward(self, x: Tensor, linked: Tensor | None, cond: Tensor | None) -> Tensor:
         """x (B, F, H, W), linked (B, link, H, W) and a condition map (B, D, 1 or H, 1 or W) to (B, F, H, W)."""
-        features = self.first(self.stream.pad(concat_elu(x)))
-        if self.link is not None and linked is not None:
-            features = features + self.link(concat_elu(linked))
-        features = self.second(self.stream.pad(self.dropout(concat_elu(features))))
-        if self.condition is not None and cond is not None:
-            features = features + self.condition(cond)
+        pad, gates = self.stream.pad, self.gates(cond)
+        return self.through(lambda f: self.first(pad(f)), self.link, lambda f: self.second(pad(f)), x, linked, gates)
+
+    def gates(self, cond: Tensor | None) -> Tensor | None:
+        """What a condition map adds to a and b, (B, 2F, 1 or H, 1 or W)."""
+        return None if self.condition is None or cond is None else self.condition(cond)
+
+    def through(
+        self,
+        first: Convolve,
+        link: Convolve | None,
+        second: Convolve,
+        x: Tensor,
+        linked: Tensor | None,
+        gates: Tensor | None,
+    ) -> Tensor:
+        """From x to x + a sigmoid(b), (B, F, ...) each: with the layer's own convolutions, or with a stepper's."""
+        features = first(concat_elu(x))
+        if link is not None and linked is not None:
+            features = features + link(concat_elu(linked))
+        features = second(self.dropout(concat_elu(features)))
+        if gates is not None:
+            features = features + gates
         a, b = features.chunk(2, dim=1)
         return x + a * torch.sigmoid(b)
+
+
+def link_of_ul(u: Tensor, short_cut: Tensor | None) -> Tensor:
+    """What stream `ul` is linked to: `u` of the same block and, on the pass up, its own short-cut."""
+    return u if short_cut is None else torch.cat([u, short_cut], dim=1)
+
+
+def down_and_up(
+    features: Features,
+    down: Sequence[Callable[[Features], Features]],
+    coarser: Callable[[Features], Features] | None,
+    up: Sequence[Callable[[Features, Features], Features]],
+) -> Features:
+    """Both passes: the blocks of the pass up have, last to first, what those of the pass down were given."""
+    seen = [features]
+    for block in down:
+        seen.append(block(seen[-1]))
+    features = seen.pop() if coarser is None else coarser(seen[-1])
+    for short_cut_block in up:
+        features = short_cut_block(features, seen.pop())
+    return features
+
+
+def halved(cond: Tensor | None) -> Tensor | None:
+    """A condition map for half the resolution; a vector (B, D, 1, 1) is for any."""
+    return cond if cond is None or cond.shape[2:] == (1, 1) else F.avg_pool2d(cond, 2)

@@ -9,16 +9,26 @@ With one resolution and n resnets an output sees 4n+1 pixels to the left and 4n+
 Shapes: B batch, C data channels, H rows, W columns, F hidden features, P outputs per pixel, D condition features.
 """
 
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelcnn.nn.gated_resnet import UL, GatedResnet, NormedConv, NormedUpsampling, U
+from pixelcnn.nn.gated_resnet import (
+    UL,
+    GatedResnet,
+    NormedConv,
+    NormedUpsampling,
+    Streams,
+    U,
+    down_and_up,
+    halved,
+    link_of_ul,
+)
 from pixelcnn.nn.head import Scale
-
-Streams = tuple[Tensor, Tensor]  # u and ul, (B, F, H, W) each
+from pixelcnn.nn.pixelcnnpp_stepper import Stepper
 
 
 class FirstLayer(nn.Module):
@@ -44,10 +54,11 @@ class Block(nn.Module):
         self.u = GatedResnet(hidden, U, hidden if short_cut else 0, cond_channels, dropout)
         self.ul = GatedResnet(hidden, UL, 2 * hidden if short_cut else hidden, cond_channels, dropout)
 
-    def forward(self, streams: Streams, cond: Tensor | None, short_cut: Streams | None = None) -> Streams:
+    def forward(self, streams: Streams, short_cut: Streams | None = None, *, cond: Tensor | None) -> Streams:
         u, ul = streams
-        u = self.u(u, None if short_cut is None else short_cut[0], cond)
-        return u, self.ul(ul, u if short_cut is None else torch.cat([u, short_cut[1]], dim=1), cond)
+        u_cut, ul_cut = (None, None) if short_cut is None else short_cut
+        u = self.u(u, u_cut, cond)
+        return u, self.ul(ul, link_of_ul(u, ul_cut), cond)
 
 
 class Resolution(nn.Module):
@@ -63,13 +74,9 @@ class Resolution(nn.Module):
         self.up = nn.ModuleList(Block(*sizes, short_cut=True) for _ in range(num_resnets + coarser))
 
     def forward(self, streams: Streams, cond: Tensor | None) -> Streams:
-        seen = [streams]
-        for block in self.down:
-            seen.append(block(seen[-1], cond))
-        streams = seen.pop() if self.coarser is None else self.coarser(seen[-1], cond)
-        for block in self.up:
-            streams = block(streams, cond, short_cut=seen.pop())
-        return streams
+        down, up = ([partial(block, cond=cond) for block in blocks] for blocks in (self.down, self.up))
+        coarser = None if self.coarser is None else partial(self.coarser, cond=cond)
+        return down_and_up(streams, down, coarser, up)
 
 
 class Coarser(nn.Module):
@@ -83,9 +90,7 @@ class Coarser(nn.Module):
 
     def forward(self, streams: Streams, cond: Tensor | None) -> Streams:
         u, ul = streams
-        if cond is not None and cond.shape[2:] != (1, 1):
-            cond = F.avg_pool2d(cond, 2)  # a map, not a vector
-        u, ul = self.inner((self.halve_u(U.pad(u)), self.halve_ul(UL.pad(ul))), cond)
+        u, ul = self.inner((self.halve_u(U.pad(u)), self.halve_ul(UL.pad(ul))), halved(cond))
         return self.double_u(u), self.double_ul(ul)
 
 
@@ -120,12 +125,21 @@ class PixelCNNPlusPlus(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         self._check_size(*x.shape[2:])
-        cond_map = self.condition(cond)
-        cond_map = None if cond_map is None else cond_map.to(self.out.weight.dtype)
-        _, ul = self.trunk(self.first(self.inputs(x)), cond_map)
+        _, ul = self.trunk(self.first(self.inputs(x)), self.cond_map(cond))
         # a mean in bfloat16 would be half a level of 256 coarse
         with torch.autocast(ul.device.type, enabled=False):
             return self.out(F.elu(ul.to(self.out.weight.dtype)))
+
+    def cond_map(self, cond: Tensor | None) -> Tensor | None:
+        """The condition as a map of floats, (B, D, 1 or H, 1 or W)."""
+        cond_map: Tensor | None = self.condition(cond)
+        return None if cond_map is None else cond_map.to(self.out.weight.dtype)
+
+    def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> Stepper:
+        """The state of `batch` images not yet begun (see pixelcnn.sampling.walk)."""
+        assert not self.training, "a stepper evaluates: call network.eval() first"
+        self._check_size(height, width)
+        return Stepper(self, batch, height, width, cond)
 
     def _check_size(self, height: int, width: int) -> None:
         step = 2 ** (self.num_resolutions - 1)
