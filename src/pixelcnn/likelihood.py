@@ -69,8 +69,7 @@ def draw(log_pmf: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
     A temperature below 1 sharpens: p ** (1 / temperature), normalised. In float64, so that the same numbers draw the
     same image by any arrangement of the same mathematics.
     """
-    log_pmf = log_pmf.double()
-    pmf = log_pmf.exp() if temperature == 1 else torch.softmax(log_pmf / temperature, dim=1)
+    pmf = torch.softmax(log_pmf.double() / temperature, dim=1)
     below = pmf.cumsum(1) <= uniforms.unsqueeze(1)
     return below.sum(1).clamp_(max=log_pmf.shape[1] - 1)
 
