@@ -9,7 +9,8 @@ import torch
 
 from pixelcnn import config
 from pixelcnn.data import texture
-from pixelcnn.data.datasets import Split
+from pixelcnn.data.datasets import Split, fingerprint, image_hash
+from pixelcnn.data.sources import SOURCES
 from pixelcnn.evaluation import nll
 from pixelcnn.model import Data, build
 from pixelcnn.training import Training
@@ -58,6 +59,12 @@ def test_draws_are_as_likely_as_the_distribution_says() -> None:
     nats = texture.nll(images[:2000])
     surplus = nats - np.sum(expected, axis=0)
     assert abs(surplus.mean()) < 4 * surplus.std() / math.sqrt(len(surplus))
+
+
+def test_the_images_are_those_of_the_source_on_any_machine() -> None:
+    source = SOURCES["texture"]
+    hashes = (image_hash(image.tobytes()) for image in texture.draw(source.num_images["test"], seed=1))
+    assert fingerprint(hashes) == source.fingerprints["test"]
 
 
 def test_the_same_seed_draws_the_same_images() -> None:

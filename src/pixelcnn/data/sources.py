@@ -142,6 +142,10 @@ _TEXTURE = Source(
     licence="MIT, as this project",
     citation="pixelcnn.data.texture",
     homepage="",
+    fingerprints={
+        "train": "3c60ed73031462770b6d87ca10bfab4d634e5dfa2efd9a868ed5e05a20f20ebf",
+        "test": "19915a461a67d6ff98fd2d48a47db754e80a821c9d83cbfd459f734326b89c0e",
+    },
 )
 
 _CIFAR10_ARCHIVE = Archive(
