@@ -1,6 +1,6 @@
 """How fast images come from disk, and how much memory that takes: a data set larger than memory, made of one shard.
 
-    python benchmarks/loader.py --gigabytes 20 --folder /tmp/loader
+    python benchmarks/loader.py --gigabytes 20 --folder scratch
 
 One Parquet shard of 10,000 noise images of 64x64x3 is linked as often as it takes, written as the file of pixels that a
 training reads (pixelcnn.data.stream), and read in the order of a training's steps, by nothing but the feed: first with
