@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines import graph
-from pixelcnn import config, registry, tracking
+from pixelcnn import config, registry, store
 
 FOLDER = Path(".dvc/tmp/challengers")  # out of sight of git and of DVC, as its own experiments
 FILES = ("dvc.yaml", ".dvcignore")
@@ -30,7 +30,7 @@ def prepare(name: str, seed: int, target: str) -> Path:
     (folder / ".dvc" / "config").write_text(settings + "    type = reflink,hardlink,symlink,copy\n")
     for file in FILES:
         shutil.copy(file, folder / file)
-    for path in (tracking.LOCAL_STORE, tracking.LOCAL_ARTIFACTS):
+    for path in (store.LOCAL_STORE, store.LOCAL_ARTIFACTS):
         if not (folder / path).is_symlink():
             (folder / path).symlink_to(path.resolve())
     for path in graph.sources([target], Path()):

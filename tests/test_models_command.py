@@ -64,8 +64,7 @@ def registered(folder: Path) -> Iterator[dict[str, registry.Receipt]]:
         patch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is put back, since MLflow itself sets it
         patch.delenv("MLFLOW_TRACKING_URI")
         patch.chdir(folder)
-        patch.setattr("pixelcnn.tracking.LOCAL_STORE", folder / "mlflow.db")  # MLflow keeps a store per URI
-        patch.setattr("pixelcnn.store.LOCAL_STORE", folder / "mlflow.db")
+        patch.setattr("pixelcnn.store.LOCAL_STORE", folder / "mlflow.db")  # MLflow keeps a store per URI
         kinds = {condition: register("gated_pixelcnn", condition) for condition in ("none", "label", "embedding")}
         yield kinds | {"code": register("pixelcnn_autoencoder", "code-map")}
 

@@ -197,14 +197,14 @@ def test_what_needs_the_store_says_that_it_is_down() -> None:
         store_is_down(),
         pytest.raises(ConnectionError, match=r"MLflow at sqlite:.*does not answer: connection refused"),
     ):
-        tracking.connect("noise")
+        store.connect("noise")
 
 
 def test_what_was_meant_for_one_store_is_not_sent_to_another(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = outbox.Outbox.create(store.UNSENT / "1", {"store": "http://elsewhere:5000", "experiment": "noise"})
     box.put({"metrics": {"x": 1.0}, "step": 1, "time": 1})
     box.release()
-    tracking.connect("noise")
+    store.connect("noise")
     assert runs() == []
     assert (here / store.UNSENT / "1").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@elsewhere:5000/path")
@@ -295,3 +295,19 @@ def test_a_server_killed_in_the_middle_of_a_training_gets_all_in_the_end(here: P
     assert "does not answer" in said
     assert count(database) == 2000
     assert not list((here / store.UNSENT).iterdir())
+
+
+@pytest.mark.usefixtures("here")
+def test_a_new_local_store_lets_writers_and_readers_work_at_once() -> None:
+    store.connect("noise")
+    with contextlib.closing(sqlite3.connect(store.LOCAL_STORE)) as database:
+        assert database.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.usefixtures("here")
+def test_processes_that_meet_a_new_store_at_once_all_find_its_tables() -> None:
+    ask = "from pixelcnn import store; store.connect('noise').search_experiments(max_results=1)"
+    processes = [subprocess.Popen([sys.executable, "-c", ask], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        _, said = process.communicate()
+        assert process.returncode == 0, said

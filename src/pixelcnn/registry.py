@@ -6,11 +6,10 @@ comes: the first of its name is champion, any later one takes the alias only if 
 images puts its whole confidence interval above params.yaml's promotion.min_gain. Its tags keep the decision.
 """
 
-from pixelcnn import tracking  # sets MLflow's switches, so it comes before MLflow itself
+from pixelcnn import store, tracking  # store sets MLflow's switches, so it comes before MLflow itself
 
 # isort: split
 
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -113,7 +112,7 @@ def register(candidate: Candidate, min_gain: float, confidence: float) -> Receip
     description = checkpoint.read_config(candidate.folder)
     checkpoint.load(candidate.folder)  # refuses damaged weights before anything is written
     name, sha256 = registered_name(description), description["weights_sha256"]
-    client = tracking.connect(description["data"]["dataset"])
+    client = store.connect(description["data"]["dataset"])
     with _lock():  # of two that come at once, the second meets the champion that the first left
         known = [v for v in _versions(client, name) if v.tags.get(tracking.WEIGHTS_TAG) == sha256]
         entry = known[0] if known else _add(client, candidate, name, description)
@@ -129,7 +128,7 @@ def rollback(name: str, to: int | None) -> Receipt:
 
     Raises ValueError where there is no such version, with those that there are.
     """
-    client = _open()
+    client = store.existing()
     with _lock():
         champion = _aliased(client, name, "champion")
         target = to if to is not None else int(champion.tags.get(PREVIOUS_TAG, 0)) if champion else 0
@@ -145,27 +144,27 @@ def rollback(name: str, to: int | None) -> Receipt:
 
 def entries(name: str, numbers: Sequence[int]) -> list[Entry]:
     """These versions of a name, in this order."""
-    client = _open()
+    client = store.existing()
     return [_entry(client.get_model_version(name, str(number))) for number in numbers]
 
 
 def seeds(name: str) -> list[int]:
     """The seeds that versions of a name were trained with; [] where nothing is registered."""
-    if "MLFLOW_TRACKING_URI" not in os.environ and not tracking.LOCAL_STORE.exists():
+    if not store.is_there():
         return []
-    return [int(v.tags["seed"]) for v in _versions(_open(), name) if "seed" in v.tags]
+    return [int(v.tags["seed"]) for v in _versions(store.existing(), name) if "seed" in v.tags]
 
 
 def catalogue() -> list[Version]:
     """Every version of every registered model, by name and number; [] where nothing is registered."""
-    client = _open()
+    client = store.existing()
     names = sorted(model.name for model in client.search_registered_models())
     return [_version(client, entry) for name in names for entry in reversed(_versions(client, name))]
 
 
 def describe(uri: str) -> Version:
     """The version that "models:/NAME@ALIAS" or "models:/NAME/VERSION" means; ValueError as `fetch`."""
-    client = _open()
+    client = store.existing()
     return _version(client, client.get_model_version(*_found(client, uri)))
 
 
@@ -175,7 +174,7 @@ def fetch(uri: str) -> Path:
     Downloads from a remote store; a local one's own folder is given, which is to be read only. Raises ValueError for
     what the registry does not have, with what it has.
     """
-    name, number = _found(_open(), uri)
+    name, number = _found(store.existing(), uri)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
     return folder / Model.load(str(folder)).flavors["python_function"]["artifacts"]["model"]["path"]
 
@@ -308,18 +307,9 @@ def _add(client: mlflow.MlflowClient, candidate: Candidate, name: str, descripti
     return client.get_model_version(name, str(info.registered_model_version))
 
 
-def _open() -> mlflow.MlflowClient:
-    """The store as it is: unlike tracking.connect, makes nothing."""
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        if not tracking.LOCAL_STORE.exists():
-            raise ValueError(f"{tracking.LOCAL_STORE}: no such file, so no model is registered; `dvc repro` does it")
-        mlflow.set_tracking_uri(f"sqlite:///{tracking.LOCAL_STORE}")
-    return mlflow.MlflowClient()
-
-
 def _lock() -> FileLock:
     """Held while a champion is found and replaced, by all that share the local store, or a folder on this machine."""
-    return FileLock(f"{tracking.LOCAL_STORE.resolve()}.registry.lock")
+    return FileLock(f"{store.LOCAL_STORE.resolve()}.registry.lock")
 
 
 def _receipt(entry: ModelVersion) -> Receipt:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow is imported
@@ -110,24 +111,48 @@ def send_unsent() -> int:
     return sent
 
 
-def _open(experiment: str) -> tuple[mlflow.MlflowClient, str]:
-    """The store's client, and the experiment's id."""
-    local = _uri() == _local_uri()
+def existing() -> mlflow.MlflowClient:
+    """The store as it is: unlike `connect`, makes nothing. ValueError where the local file is not there yet."""
+    if not is_there():
+        raise ValueError(f"{LOCAL_STORE}: no such file, so no model is registered; `dvc repro` does it")
+    with _alone():
+        return _client()
+
+
+def is_there() -> bool:
+    """Whether there is a store to ask: a server's is taken to be."""
+    return not _is_local() or LOCAL_STORE.exists()
+
+
+def _is_local() -> bool:
+    return _uri() == _local_uri()
+
+
+def _alone() -> contextlib.AbstractContextManager[Any]:
+    """Held while a local store is opened: of processes that meet a new file together, all would make its tables."""
+    return FileLock(f"{LOCAL_STORE}.lock") if _is_local() else contextlib.nullcontext()
+
+
+def _client() -> mlflow.MlflowClient:
+    """The store's client, which in a new SQLite file makes the tables at once."""
+    new = not is_there()
     mlflow.set_tracking_uri(_uri())
     client = mlflow.MlflowClient()
-    # Processes that meet a new SQLite file at the same time would all create its tables and fail
-    with FileLock(f"{LOCAL_STORE}.lock") if local else contextlib.nullcontext():
-        new = local and not LOCAL_STORE.exists()
+    if new:  # write-ahead logging stays with the file: writers no longer wait for readers, 20 ms become 3 ms
+        with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database:
+            database.execute("pragma journal_mode=wal")
+    return client
+
+
+def _open(experiment: str) -> tuple[mlflow.MlflowClient, str]:
+    """The store's client, and the experiment's id, both made where they are missing."""
+    with _alone():
+        client = _client()
         found = client.get_experiment_by_name(experiment)
-        if found is None:
-            folder = (LOCAL_ARTIFACTS / experiment).resolve().as_uri() if local else None
-            experiment_id = client.create_experiment(experiment, artifact_location=folder, tags=EXPERIMENT_TAGS)
-        else:
-            experiment_id = found.experiment_id
-        if new:  # write-ahead logging stays with the file: writers no longer wait for readers, 20 ms become 3 ms
-            with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database:
-                database.execute("pragma journal_mode=wal")
-    return client, experiment_id
+        if found is not None:
+            return client, found.experiment_id
+        folder = (LOCAL_ARTIFACTS / experiment).resolve().as_uri() if _is_local() else None
+        return client, client.create_experiment(experiment, artifact_location=folder, tags=EXPERIMENT_TAGS)
 
 
 def _refused(error: MlflowException) -> bool:

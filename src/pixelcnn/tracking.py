@@ -26,10 +26,7 @@ from typing import Any
 
 from pixelcnn.data.datasets import Card
 from pixelcnn.outbox import Courier, Event, Outbox
-from pixelcnn.store import LOCAL_ARTIFACTS as LOCAL_ARTIFACTS
-from pixelcnn.store import LOCAL_STORE as LOCAL_STORE
-from pixelcnn.store import UNSENT, Delivery, address, answering, find_or_make, send_unsent
-from pixelcnn.store import connect as connect
+from pixelcnn.store import UNSENT, Delivery, address, answering, connect, find_or_make, send_unsent
 
 # isort: split
 
@@ -149,13 +146,13 @@ def _put_text(name: str, text: str, folder: str) -> None:
 def _about(experiment: str, tag: str, value: str, name: str) -> Event:
     """What it takes to find a run or to make it: store, experiment, the tag that is its identity, its first tags."""
     tags = resolve_tags({"mlflow.runName": name, tag: value})
-    now = time.time_ns() // 1_000_000
+    identity = [tag, value]
     return {
         "store": address(),
         "experiment": experiment,
-        "identity": [tag, value],
+        "identity": identity,
         "tags": tags,
-        "time": now,
+        "time": _now(),
         "over": False,
     }
 
