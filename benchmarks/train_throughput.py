@@ -60,7 +60,7 @@ OTHERS = {
     ),
 }
 SETTINGS = {
-    "seed": 0, "steps": 10**6, "learning_rate": 1e-4, "warmup_steps": 0, "adam_betas": [0.9, 0.99],
+    "seed": 0, "steps": 10**6, "learning_rate": 1e-4, "warmup_steps": 0, "optimizer": "adamw", "betas": [0.9, 0.99],
     "weight_decay": 0.0, "gradient_clip": 1.0, "ema_decay": 0.999, "flips": True, "precision": "float32",
     "validate_every": 10**6,
 }  # fmt: skip

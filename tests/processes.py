@@ -21,9 +21,9 @@ NETWORK = {
     "first_kernel_size": 5, "head_channels": 12, "dropout": 0.0,
 }  # fmt: skip
 SETTINGS = {
-    "seed": 3, "steps": 50, "batch_size": 10, "learning_rate": 0.01, "warmup_steps": 3, "adam_betas": [0.9, 0.99],
-    "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9, "flips": True, "precision": "float32",
-    "validate_every": 10,
+    "seed": 3, "steps": 50, "batch_size": 10, "learning_rate": 0.01, "warmup_steps": 3,
+    "optimizer": "adamw", "betas": [0.9, 0.99], "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9,
+    "flips": True, "precision": "float32", "validate_every": 10,
 }  # fmt: skip
 STARTED_ONCE = get_context("forkserver")  # forks a process that has imported this module, and done nothing else
 STARTED_ONCE.set_forkserver_preload([__name__])

@@ -25,8 +25,9 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 SIZES["pixelcnn_autoencoder"] = SIZES["gated_pixelcnn"] | SIZES["squared_error_autoencoder"]
 SETTINGS = config.Train(
-    seed=0, steps=12, batch_size=8, learning_rate=0.01, warmup_steps=1, adam_betas=[0.9, 0.99], weight_decay=0.0,
-    gradient_clip=1.0, ema_decay=0.5, flips=False, precision="float32", validate_every=4,
+    seed=0, steps=12, batch_size=8, learning_rate=0.01, warmup_steps=1, optimizer="adamw",
+    betas=[0.9, 0.99], weight_decay=0.0, gradient_clip=1.0, ema_decay=0.5, flips=False, precision="float32",
+    validate_every=4,
 )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def test_a_gated_pixelcnn_comes_within_two_hundredths_of_the_entropy_and_never_b
         head_channels=48, dropout=0.0,
     )  # fmt: skip
     settings = config.Train(
-        seed=0, steps=500, batch_size=64, learning_rate=0.006, warmup_steps=50, adam_betas=[0.9, 0.99],
+        seed=0, steps=500, batch_size=64, learning_rate=0.006, warmup_steps=50, optimizer="adamw", betas=[0.9, 0.99],
         weight_decay=0.01, gradient_clip=1.0, ema_decay=0.99, flips=False, precision="float32", validate_every=500,
     )  # fmt: skip
     torch.manual_seed(0)

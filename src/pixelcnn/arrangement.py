@@ -44,7 +44,12 @@ def arrange(network: nn.Module, positions: int, device: torch.device) -> None:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bfloat16 for convolutions where the settings ask for it and the hardware has it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16" and has_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype(device, precision) == torch.bfloat16)
+
+
+def dtype(device: torch.device, precision: str) -> torch.dtype:
+    """What products are computed in, by the settings and the hardware."""
+    return torch.bfloat16 if precision == "bfloat16" and has_bfloat16(device) else torch.float32
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -231,7 +231,8 @@ class Train(Section):
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0)]  # peak; linear warm-up, then a cosine to zero at `steps`
     warmup_steps: Annotated[int, Field(ge=0)]
-    adam_betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    optimizer: Literal["adamw", "muon"]  # muon: of kernels; biases and gains by AdamW
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]  # of AdamW's averages; Muon's is the first
     weight_decay: Annotated[float, Field(ge=0)]  # of kernels, not of biases
     gradient_clip: Annotated[float, Field(gt=0)]  # global norm
     ema_decay: Fraction

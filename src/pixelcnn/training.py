@@ -11,6 +11,8 @@ Nothing here waits for the device between two steps: losses stay there until som
 
 import copy
 import math
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelcnn import config
-from pixelcnn.arrangement import Forward, autocast, forward
+from pixelcnn.arrangement import Forward, autocast, dtype, forward
 from pixelcnn.data.batches import Batches, flip, mirrored
 from pixelcnn.data.datasets import Split
 from pixelcnn.data.stream import Batch, Images, feed
@@ -27,6 +29,9 @@ from pixelcnn.distributed import Team
 from pixelcnn.evaluation import nll, score
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.model import Model
+from pixelcnn.muon import Muon
+
+WARM_UP, SECONDS_MEASURED = 5, 30.0  # steps until caches and compilers have settled; what `steps_within` takes
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Training:
 
     model: Model
     settings: config.Train
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     average: Model  # exponential moving average of the weights: what is validated and kept
     forward: Forward  # the network's, as it is fast on its device
     micro_batch: int  # images that the device takes at a time; halved when its memory does not suffice
@@ -59,13 +64,8 @@ class Training:
         """A training before its first step; seed torch's generator before, since dropout draws from it."""
         average = Model(copy.deepcopy(model.network), model.likelihood, model.config, model.data)
         average.network.requires_grad_(False).eval()
-        kernels = [p for p in model.network.parameters() if p.ndim > 1]
-        others = [p for p in model.network.parameters() if p.ndim <= 1]
-        groups = [{"params": kernels, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        beta1, beta2 = settings.adam_betas
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(beta1, beta2), fused=True)
         fast = forward(model.network, model.device)
-        return cls(model, settings, optimizer, average, fast, settings.batch_size)
+        return cls(model, settings, _optimizers(model, settings), average, fast, settings.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values."""
@@ -74,7 +74,7 @@ class Training:
             "step": self.step,
             "network": self.model.network.state_dict(),
             "average": self.average.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "best": (self.best_step, self.best_bits_per_dim, self.best_weights),
             "generator": generator,
             "device_generator": device_generator,
@@ -85,11 +85,26 @@ class Training:
         self.step = state["step"]
         self.model.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for weight, moments in self.optimizer.state.items():  # saved in the layout of another device, perhaps
-            moments |= {k: torch.empty_like(weight).copy_(m) for k, m in moments.items() if m.shape == weight.shape}
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+            for weight, moments in optimizer.state.items():  # saved in the layout of another device, perhaps
+                moments |= {k: torch.empty_like(weight).copy_(m) for k, m in moments.items() if m.shape == weight.shape}
         self.best_step, self.best_bits_per_dim, self.best_weights = state["best"]
         _restore((state["generator"], state["device_generator"]), self.model.device)
+
+
+def _optimizers(model: Model, settings: config.Train) -> list[torch.optim.Optimizer]:
+    """AdamW and, where the settings say so, Muon for the kernels. Biases and gains do not decay."""
+    kernels = [p for p in model.network.parameters() if p.ndim > 1]
+    others = [p for p in model.network.parameters() if p.ndim <= 1]
+    rate, decay, (beta1, beta2) = settings.learning_rate, settings.weight_decay, settings.betas
+    by_adam = [{"params": others, "weight_decay": 0.0}]
+    if settings.optimizer == "muon":
+        muon = [Muon(kernels, rate, beta1, decay, products=dtype(model.device, settings.precision))]
+    else:
+        muon = []
+        by_adam.insert(0, {"params": kernels, "weight_decay": decay})
+    return [torch.optim.AdamW(by_adam, lr=rate, betas=(beta1, beta2), fused=True), *muon]
 
 
 def learning_rate(settings: config.Train, step: int) -> float:
@@ -135,6 +150,24 @@ def train(
         yield Step(step, loss, rate, validated)
 
 
+def steps_within(
+    seconds: float, training: Training, images: Images, conditions: Tensor | None, validation: Split, team: Team
+) -> int:
+    """How many steps such a training makes in so many seconds, validations included. Trains some, to measure it."""
+    began = time.monotonic()
+    _validate(training, validation, team)
+    validating = (time.monotonic() - began) / training.settings.validate_every
+    training.settings = training.settings.model_copy(update={"steps": sys.maxsize, "validate_every": sys.maxsize})
+    steps = train(training, images, conditions, validation, team)
+    for _ in range(WARM_UP):
+        float(next(steps).loss)
+    began, num = time.monotonic(), 0
+    while not team.highest(time.monotonic() - began > SECONDS_MEASURED):
+        float(next(steps).loss)
+        num += 1
+    return int(seconds / ((time.monotonic() - began) / num + validating))
+
+
 def _descend(training: Training, batch: Batch, rate: float, team: Team) -> Tensor:
     """One step of the optimizer at learning rate `rate`; the batch's loss in bits/dim, detached."""
     network = training.model.network
@@ -142,9 +175,10 @@ def _descend(training: Training, batch: Batch, rate: float, team: Team) -> Tenso
     loss = _gradients(training, batch)
     loss = team.add([p.grad for p in network.parameters() if p.grad is not None], loss)
     nn.utils.clip_grad_norm_(network.parameters(), training.settings.gradient_clip)
-    for group in training.optimizer.param_groups:
-        group["lr"] = rate
-    training.optimizer.step()
+    for optimizer in training.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
     return loss
 
 
@@ -155,7 +189,7 @@ def _gradients(training: Training, batch: Batch) -> Tensor:
     """
     drawn = _generators(training.model.device)
     while True:
-        training.optimizer.zero_grad(set_to_none=True)
+        training.model.network.zero_grad(set_to_none=True)
         try:
             return _accumulate(training, batch)
         except torch.OutOfMemoryError as error:

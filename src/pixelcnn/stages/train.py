@@ -31,7 +31,7 @@ from pixelcnn.gallery import draw_pictures
 from pixelcnn.journal import Journal
 from pixelcnn.model import Data, Model, build
 from pixelcnn.stages import run
-from pixelcnn.training import Training
+from pixelcnn.training import Training, steps_within
 
 CHECKPOINTS = Path("checkpoints")
 
@@ -72,6 +72,12 @@ def _train(args: argparse.Namespace, params: config.Params, device: torch.device
     def draw(average: Model) -> Tensor:
         return draw_pictures(average, validation, params.evaluate, args.run)
 
+    if args.measure is not None:
+        training = Training.begin(model, section.train)
+        num = steps_within(60 * args.measure, training, images, model.conditions(rest), validation, team)
+        if team.first:
+            print(f"{args.run}: {args.measure:g} minutes here hold {num} steps; runs.{args.run}.train.steps says which")
+        return
     journal = Journal(Training.begin(model, section.train), params.train, path, args.run, team, draw)
     run_id = journal.restore()
     _check_steps(journal, team)
@@ -143,6 +149,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the prepared data set")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--report", type=Path, required=True, help="the summary's and the curve's path, without ending")
+    parser.add_argument(
+        "--measure", type=float, metavar="MINUTES", help="only say how many steps these would hold here"
+    )
     return parser.parse_args()
 
 

@@ -1,0 +1,76 @@
+"""Muon: a step keeps the directions of the momentum and forgets their lengths."""
+
+import pytest
+import torch
+
+from pixelcnn.muon import Muon, orthogonalised
+
+
+def kernel(gradient: torch.Tensor) -> torch.nn.Parameter:
+    weights = torch.nn.Parameter(torch.zeros_like(gradient))
+    weights.grad = gradient.clone()
+    return weights
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def step(*kernels: torch.nn.Parameter, lr: float = 1.0, weight_decay: float = 0.0) -> None:
+    Muon(kernels, lr, momentum=0.9, weight_decay=weight_decay, products=torch.float32).step()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 12, 12)])
+def test_singular_values_become_about_one_and_singular_vectors_stay(shape: tuple[int, int, int]) -> None:
+    u, s, v = torch.linalg.svd(random(*shape), full_matrices=False)
+    s = torch.linspace(1, 0.05, s.shape[1]).expand_as(s)
+    found = orthogonalised(u @ torch.diag_embed(s) @ v)
+    inner = u.mT @ found @ v.mT
+    values = torch.diagonal(inner, dim1=1, dim2=2)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    torch.testing.assert_close(inner, torch.diag_embed(values), atol=1e-4, rtol=0)
+
+
+def test_a_step_is_as_long_whatever_the_gradient_s_length() -> None:
+    short, long = kernel(random(8, 6, 2, 3)), kernel(1000 * random(8, 6, 2, 3))
+    step(short)
+    step(long)
+    torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 3, 3), (16, 64, 1, 1), (128, 64, 2, 2)])
+def test_a_step_has_the_root_mean_square_of_an_adamw_step(shape: tuple[int, ...]) -> None:
+    """0.2 for a gradient without a preferred direction: about that of AdamW's steps, which its moments hold below 1."""
+    weights = kernel(random(*shape))
+    step(weights)
+    assert 0.15 < weights.detach().square().mean().sqrt() < 0.25
+
+
+def test_kernels_of_one_shape_do_not_disturb_each_other() -> None:
+    gradients = [random(8, 4, 2, 2, seed=n) for n in range(3)]
+    together, apart = ([kernel(gradient) for gradient in gradients] for _ in range(2))
+    step(*together)
+    for weights in apart:
+        step(weights)
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_the_layout_of_a_kernel_changes_nothing() -> None:
+    gradient = random(8, 6, 2, 3)
+    plain, channels_last = kernel(gradient), kernel(gradient.contiguous(memory_format=torch.channels_last))
+    step(plain)
+    step(channels_last)
+    torch.testing.assert_close(plain, channels_last, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_decay_and_kernels_without_a_gradient_stay() -> None:
+    weights, idle = kernel(torch.zeros(4, 4, 1, 1)), kernel(torch.zeros(4, 4, 1, 1))
+    idle.grad = None
+    with torch.no_grad():
+        weights.fill_(2.0)
+        idle.fill_(2.0)
+    step(weights, idle, lr=0.1, weight_decay=0.5)
+    assert torch.allclose(weights, torch.tensor(1.9))
+    assert torch.equal(idle, torch.full_like(idle, 2.0))
