@@ -98,9 +98,8 @@ def test_what_was_measured_is_found_by_the_weights_and_replaces_nothing(here: Pa
     before = runs()[0].info
     for score in (1.5, 1.25):  # evaluated twice
         with tracking.run_of_weights("noise", "cafe", "a-run") as run_id:
-            tracking.measured(
-                {"test_bits_per_dim": score}, [{"split": "test", "bits": score}], {"samples": here / "samples.png"}
-            )
+            scores = {"test": {"bits_per_dim": score, "standard_error": 0.5}}
+            tracking.measured(scores, {"samples": here / "samples.png"})
     (run,) = runs()
     assert run.info.run_id == run_id
     assert run.data.metrics == {
@@ -181,7 +180,7 @@ def test_a_store_that_is_down_costs_a_training_nothing_and_gets_it_later(capsys:
         training = train(range(1, 4))
         with tracking.run_of_weights("noise", "cafe", "a-run") as run_id:
             assert run_id == ""
-            tracking.measured({"test_bits_per_dim": 1.5}, [{"split": "test"}], {})
+            tracking.measured({"test": {"bits_per_dim": 1.5, "standard_error": 0.5}}, {})
     said = capsys.readouterr().err
     assert "does not answer (connection refused)" in said
     assert "the rest waits in mlruns/_unsent/" in said

@@ -4,6 +4,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import pretrained
+
 if TYPE_CHECKING:
     from .model import Model
 
@@ -11,7 +13,8 @@ __version__ = "0.1.0"
 
 
 def load(source: str | Path, device: str = "cpu") -> "Model":
-    """The model of a folder or, as models:/NAME@ALIAS or models:/NAME/VERSION, of the registry; to sample and score.
+    """A model to sample and score: NAME for one that comes with pixelcnn (`pixelcnn.pretrained`), a folder, or
+    models:/NAME@ALIAS or models:/NAME/VERSION for one of the registry.
 
     Executes nothing that the files hold, and needs MLflow and a network for the registry only. Raises ValueError for
     what is not there, and for weights that are not those that config.json names.
@@ -19,5 +22,6 @@ def load(source: str | Path, device: str = "cpu") -> "Model":
     # Imported here: `import pixelcnn` is at once, and a folder waits for no MLflow
     if str(source).startswith("models:/"):
         source = import_module("pixelcnn.registry").fetch(str(source))
-    model: Model = import_module("pixelcnn.checkpoint").load(Path(source), device)
+    folder = pretrained.folders().get(str(source), Path(source))
+    model: Model = import_module("pixelcnn.checkpoint").load(folder, device)
     return model

@@ -28,6 +28,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from pixelcnn import checkpoint, config, pyfunc
+from pixelcnn.candidate import Candidate
+from pixelcnn.card import registered_name
 from pixelcnn.comparison import Comparison, compare
 
 CODE = Path(__file__).parent  # travels with each version, so that loading needs no installed pixelcnn
@@ -85,23 +87,6 @@ class Version:
     error: float
     registered: datetime
     card: str
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trained and evaluated model: its folder, its run's name and seed, and what reports/evaluate holds of it."""
-
-    folder: Path
-    run: str
-    seed: int
-    card: str  # Markdown for the version's page
-    scores: dict[str, Any]
-    nll: Path  # Parquet: split, image, bits_per_dim
-
-
-def registered_name(description: dict[str, Any]) -> str:
-    """The registered model that a config.json's model is a version of: its data set, and the task if it has one."""
-    return description["data"]["dataset"] + config.task(description["model"])
 
 
 def register(candidate: Candidate, min_gain: float, confidence: float) -> Receipt:

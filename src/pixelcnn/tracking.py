@@ -116,10 +116,11 @@ def finish(values: Mapping[str, float], weights_sha256: str, files: Mapping[str,
     _put_files(files)
 
 
-def measured(values: Mapping[str, float], table: list[dict[str, Any]], files: Mapping[str, Path]) -> None:
-    """What was measured on the active run's weights: results, a table of rows, and files by artifact folder."""
-    _put({"metrics": dict(values), "step": 0})
-    rows = {"columns": list(table[0]), "data": [list(row.values()) for row in table]}
+def measured(scores: Mapping[str, Mapping[str, float]], files: Mapping[str, Path]) -> None:
+    """What was measured on the active run's weights: scores by split, and files by artifact folder."""
+    values = {f"{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
+    _put({"metrics": values | {"test_standard_error": scores["test"]["standard_error"]}, "step": 0})
+    rows = {"columns": ["split", *scores["test"]], "data": [[split, *s.values()] for split, s in scores.items()]}
     _put_text("scores.json", json.dumps(rows), "")
     _put({"tags": {"mlflow.loggedArtifacts": json.dumps([{"path": "scores.json", "type": "table"}])}})
     _put_files(files)

@@ -1,6 +1,6 @@
-"""`pixelcnn models`: the registered models: list them, show one, download one.
+"""`pixelcnn models`: those that are registered and those that come with pixelcnn; into the registry and out of it.
 
-A model is NAME, which means its champion, NAME@ALIAS or NAME/VERSION.
+A registered model is NAME, which means its champion, NAME@ALIAS or NAME/VERSION.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import pixelcnn
+from pixelcnn import config, pretrained
 
 MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
 
@@ -18,16 +19,24 @@ MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="every version of every model")
+    actions.add_parser("list", help="every version of every registered model, and what comes with pixelcnn")
     show = actions.add_parser("show", help="the card of a version: what, data, numbers, licence")
     show.add_argument("model", metavar="MODEL", help=MODEL)
     download = actions.add_parser("download", help="a folder that needs neither registry nor network")
     download.add_argument("model", metavar="MODEL", help=MODEL)
     download.add_argument("-o", "--out", type=Path, help="the folder (default: NAME-VERSION, here)")
+    pack = actions.add_parser("pack", help="a run of this project as a folder, to be registered elsewhere")
+    pack.add_argument("run", metavar="RUN", help="a finished entry of params.yaml's runs")
+    pack.add_argument("-o", "--out", type=Path, required=True, help="a new folder")
+    register = actions.add_parser("register", help="a version of what `pack` made or of what comes with pixelcnn")
+    register.add_argument("model", metavar="FOLDER", help=f"that `pack` made, or {_shipped()}")
 
 
 def run(args: argparse.Namespace) -> None:
     """Do what ACTION says."""
+    if args.action == "pack":
+        _pack(args.run, args.out)
+        return
     from pixelcnn.store import answering  # MLflow takes seconds
 
     with answering():
@@ -38,6 +47,12 @@ def run(args: argparse.Namespace) -> None:
                 _show(uri(args.model))
             case "download":
                 _download(uri(args.model), args.out)
+            case "register":
+                _register(args.model)
+
+
+def _shipped() -> str:
+    return ", ".join(pretrained.folders()) or "none"
 
 
 def uri(model: str) -> str:
@@ -49,16 +64,17 @@ def uri(model: str) -> str:
 
 
 def _list() -> None:
-    from pixelcnn import registry
+    from pixelcnn import registry, store
 
     rows = [
         (v.name, v.version, ", ".join(v.aliases), v.test, v.error, v.run, f"{v.registered:%Y-%m-%d %H:%M}")
-        for v in registry.catalogue()
+        for v in (registry.catalogue() if store.is_there() else [])
     ]
     headers = ["model", "version", "aliases", "test bits/dim", "±", "run", "registered"]
     print(
         tabulate(rows, headers, floatfmt=("", "", "", ".3f", ".3f"), missingval="") if rows else "no model registered"
     )
+    print(f"\nwith pixelcnn: {_shipped()}; `pixelcnn models register NAME` puts one into this list")
 
 
 def _show(address: str) -> None:
@@ -81,3 +97,23 @@ def _download(address: str, out: Path | None) -> None:
     shutil.copytree(source, folder)
     (folder / "README.md").write_text(f"# {version.name}, version {version.version}\n\n{version.card}\n")
     print(f'{folder}: pixelcnn.load("{folder}") in Python, `pixelcnn sample {folder}` here')
+
+
+def _pack(run: str, out: Path) -> None:
+    from pixelcnn import candidate
+
+    candidate.pack(run, config.load(Path("params.yaml")), Path("models") / run, Path("reports"), out)
+    print(f"{out}: `pixelcnn models register {out}` in another project, `pixelcnn sample {out}` anywhere")
+
+
+def _register(model: str) -> None:
+    from pixelcnn import checkpoint, registry, tracking
+    from pixelcnn.candidate import unpack
+
+    promotion = config.load(Path("params.yaml")).promotion
+    candidate = unpack(pretrained.folders().get(model, Path(model)))
+    receipt = registry.register(candidate, promotion.min_gain, promotion.confidence)
+    data = checkpoint.read_config(candidate.folder)["data"]
+    with tracking.run_of_weights(data["dataset"], receipt.weights_sha256, candidate.run):
+        tracking.measured(candidate.scores, {"samples": candidate.samples, "evaluation": candidate.nll})
+    print(f"{receipt.name} version {receipt.version} ({', '.join(receipt.aliases) or 'no alias'}): {receipt.reason}")

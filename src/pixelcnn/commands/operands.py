@@ -10,11 +10,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pixelcnn import checkpoint, pictures
+import pixelcnn
+from pixelcnn import pictures, pretrained
 from pixelcnn.data.datasets import Split, SplitName, read_card, read_split
 from pixelcnn.model import Model
 
-MODEL = "a folder with model.safetensors and config.json, or models:/NAME@ALIAS or models:/NAME/VERSION"
+MODEL = (
+    f"one that comes with pixelcnn ({', '.join(pretrained.folders())}), a folder with model.safetensors and "
+    "config.json, or models:/NAME@ALIAS or models:/NAME/VERSION"
+)
 IMAGES = (
     "image files, folders of image files, or a split of a prepared data set as data/prepared/cifar10:test[:N] "
     "(its first N images)"
@@ -54,14 +58,9 @@ def seed(text: str) -> int:
 
 def load_model(text: str, device: str | None = None) -> Model:
     """The model of a folder or of the registry, on `device`: by default a GPU if there is one."""
-    folder = Path(text)
-    if text.startswith("models:/"):
-        from pixelcnn.registry import fetch  # MLflow takes seconds
-
-        folder = fetch(text)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return checkpoint.load(folder, device)
+    return pixelcnn.load(text, device)
 
 
 def label(model: Model, text: str) -> int:

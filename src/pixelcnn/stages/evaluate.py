@@ -38,24 +38,20 @@ def main() -> None:
     splits["train"] = read_rows(args.data, "train", some)
 
     table = pd.concat([_measure(model, args.run, name, split, settings.batch_size) for name, split in splits.items()])
-    scores = {name: _score(model, table[table.split == name]) for name in splits}
+    scores: dict[str, dict[str, float]] = {name: asdict(_score(model, table[table.split == name])) for name in splits}
     files = {ending: args.out.with_suffix(f".{ending}") for ending in ("parquet", "json", "png")}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(files["parquet"], index=False)
-    files["json"].write_text(json.dumps({name: asdict(s) for name, s in scores.items()}, indent=2) + "\n")
+    files["json"].write_text(json.dumps(scores, indent=2) + "\n")
     pictures = draw_pictures(model, splits["test"], settings, args.run)
     save_grid(files["png"], pictures.flatten(0, 1), pictures.shape[1], card.levels)
 
     sha256 = checkpoint.read_config(args.model)["weights_sha256"]
     with tracking.run_of_weights(card.dataset, sha256, args.run):
-        tracking.measured(
-            {f"{name}_bits_per_dim": s.bits_per_dim for name, s in scores.items()}
-            | {"test_standard_error": scores["test"].standard_error},
-            [{"split": name} | asdict(s) for name, s in scores.items()],
-            {"samples": files["png"], "evaluation": files["parquet"]},
-        )
+        tracking.measured(scores, {"samples": files["png"], "evaluation": files["parquet"]})
     test = scores["test"]
-    print(f"{args.run}: {test.bits_per_dim:.4f} +- {test.standard_error:.4f} bits/dim on {test.num_images} test images")
+    value, error, num = test["bits_per_dim"], test["standard_error"], test["num_images"]
+    print(f"{args.run}: {value:.4f} +- {error:.4f} bits/dim on {num} test images")
 
 
 def _measure(model: Model, run_name: str, name: str, split: Split, batch_size: int) -> pd.DataFrame:

@@ -1,0 +1,84 @@
+"""A trained and evaluated model, on its way to a registry: from a run's reports, or from a folder that holds it all.
+
+    model.safetensors, config.json   the model (pixelcnn.checkpoint)
+    run.json                         the run: its params, its scores by split, what its training took
+    RUN.parquet                      bits/dim of each evaluated image: what a later version is compared with
+    RUN.csv, RUN.png                 how it learnt, and what it draws
+    README.md                        its card
+
+Such a folder needs neither reports nor DVC nor MLflow: it is what comes with pixelcnn, and what brings a model from a
+machine that trains to a registry elsewhere.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixelcnn import checkpoint, config
+from pixelcnn.card import model_card
+from pixelcnn.results import made, read
+
+RUN, CARD = "run.json", "README.md"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model's folder, its run's name and seed, and what reports/evaluate holds of it."""
+
+    folder: Path
+    run: str
+    seed: int
+    card: str  # Markdown for the version's page
+    scores: dict[str, Any]
+    nll: Path  # RUN.parquet: split, image, bits_per_dim
+    samples: Path  # RUN.png
+
+
+def of_run(name: str, params: config.Params, model: Path, reports: Path) -> Candidate:
+    """A run of params.yaml, as its stages left it.
+
+    Raises ValueError for a run that is none, and where a stage has not run, with its name.
+    """
+    if name not in params.runs:
+        raise ValueError(f"params.yaml: runs.{name}: missing; its runs are {', '.join(params.runs)}")
+    run, scores = params.runs[name], read(reports, "evaluate", name)
+    data_card = read(reports, "preprocess", params.images_of(run.dataset))
+    card = model_card(run.description, checkpoint.read_config(model), data_card, scores, read(reports, "train", name))
+    nll, samples = (made(reports, "evaluate", f"{name}.{ending}") for ending in ("parquet", "png"))
+    return Candidate(model, name, run.train.seed, card, scores, nll, samples)
+
+
+def pack(name: str, params: config.Params, model: Path, reports: Path, out: Path) -> None:
+    """Write a run of params.yaml into a new folder. ValueError as `of_run`, for damaged weights, or if it is there."""
+    if out.exists():
+        raise ValueError(f"--out: {out} is there already")
+    candidate = of_run(name, params, model, reports)
+    checkpoint.load(model)  # refuses damaged weights before anything is written
+    run = params.runs[name]
+    content = {
+        "run": name,
+        "params": {"datasets": params.model_dump()["datasets"][params.images_of(run.dataset)], "run": run.model_dump()},
+        "scores": candidate.scores,
+        "train": read(reports, "train", name),
+    }
+    files = [model / checkpoint.WEIGHTS, model / checkpoint.CONFIG, candidate.nll, candidate.samples]
+    files.append(made(reports, "train", f"{name}.csv"))
+    out.mkdir(parents=True)
+    for file in files:
+        shutil.copy(file, out)
+    (out / RUN).write_text(json.dumps(content, indent=2) + "\n")
+    (out / CARD).write_text(f"{candidate.card}\n")
+
+
+def unpack(folder: Path) -> Candidate:
+    """What `pack` wrote. Raises ValueError for a folder that it did not write."""
+    path = folder / RUN
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {RUN} there; `pixelcnn models pack RUN -o FOLDER` makes such a folder of a run")
+    content = json.loads(path.read_text())
+    name, seed = content["run"], content["params"]["run"]["train"]["seed"]
+    card = (folder / CARD).read_text()
+    nll, samples = (folder / f"{name}.{ending}" for ending in ("parquet", "png"))
+    return Candidate(folder, name, seed, card, content["scores"], nll, samples)
