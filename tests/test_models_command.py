@@ -53,7 +53,7 @@ def register(kind: str, condition: str = "none") -> registry.Receipt:
     nll = folder.with_suffix(".parquet")
     pd.DataFrame({"split": "test", "image": range(3), "bits_per_dim": bits}).to_parquet(nll)
     scores = dict.fromkeys(("test", "validation"), asdict(Score(2.5, 0.125, 3)))
-    candidate = registry.Candidate(folder, f"{kind}-run", 0, "**A card**", scores, nll)
+    candidate = registry.Candidate(folder, f"{kind}-run", 0, "**A card**", scores, nll, nll)
     return registry.register(candidate, min_gain=0.005, confidence=0.95)
 
 
@@ -84,7 +84,8 @@ def test_the_list_has_a_row_per_version_with_its_number(
 ) -> None:
     main(["models", "list"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(receipts)
+    assert len(lines) == 2 + len(receipts) + 2
+    assert lines[-1].startswith("with pixelcnn: ")
     row = next(line for line in lines if line.startswith(f"{receipts['none'].name} "))
     assert all(word in row for word in ("champion", "2.500", "0.125", "gated_pixelcnn-run"))
 

@@ -51,18 +51,18 @@ def arrive(_store: Path, tmp_path: Path, small_model: Build, request: pytest.Fix
         nll = folder.parent / "run.parquet"
         pd.DataFrame({"split": "test", "image": range(len(bits)), "bits_per_dim": bits}).to_parquet(nll)
         scores = dict.fromkeys(("test", "validation"), asdict(Score(float(bits.mean()), 0.01, len(bits))))
-        candidate = registry.Candidate(folder, "run", seed, "A card", scores, nll)
+        candidate = registry.Candidate(folder, "run", seed, "A card", scores, nll, nll)
         return registry.register(candidate, min_gain=0.005, confidence=0.95)
 
     return make
 
 
 def champion(name: str) -> int:
-    return registry._aliases(registry._open(), name)["champion"]
+    return registry._aliases(registry.store.existing(), name)["champion"]
 
 
 def tags(receipt: registry.Receipt) -> dict[str, str]:
-    return dict(registry._open().get_model_version(receipt.name, str(receipt.version)).tags)
+    return dict(registry.store.existing().get_model_version(receipt.name, str(receipt.version)).tags)
 
 
 def test_the_first_version_of_a_name_is_champion(arrive: Arrive) -> None:

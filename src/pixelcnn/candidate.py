@@ -59,7 +59,7 @@ def pack(name: str, params: config.Params, model: Path, reports: Path, out: Path
     run = params.runs[name]
     content = {
         "run": name,
-        "params": {"datasets": params.model_dump()["datasets"][params.images_of(run.dataset)], "run": run.model_dump()},
+        "params": {"dataset": params.model_dump()["datasets"][params.images_of(run.dataset)], "run": run.model_dump()},
         "scores": candidate.scores,
         "train": read(reports, "train", name),
     }

@@ -1,0 +1,119 @@
+"""A run as one folder holds all that a registry elsewhere needs of it; what is not whole is refused before writing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import pixelcnn
+from pixelcnn import candidate, checkpoint, config
+from pixelcnn.cli import main
+from tests.conftest import Build
+from tests.report_files import write_json
+
+ROOT = Path(__file__).parent.parent
+RUN = "digits-gated"
+SCORES = {split: {"bits_per_dim": 2.5, "standard_error": 0.125, "num_images": 3} for split in ("test", "validation")}
+TRAIN = {"num_parameters": 1000, "flops_per_image": 1e9, "images_seen": 640, "seconds": 90.0, "hardware": "2 CPU cores"}
+CARD = {"title": "Noise", "licence": "free", "citation": "Somebody 1999"}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build) -> Path:
+    """A folder with params.yaml, a model and what its stages reported; a store of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    model = small_model(1)
+    checkpoint.save(Path("models") / RUN, model, model.network.state_dict())
+    write_json(Path("reports/preprocess/digits.json"), CARD)
+    write_json(Path(f"reports/train/{RUN}.json"), TRAIN)
+    write_json(Path(f"reports/evaluate/{RUN}.json"), SCORES)
+    Path(f"reports/train/{RUN}.csv").write_text("step\n1\n")
+    Path(f"reports/evaluate/{RUN}.png").write_bytes((ROOT / "docs/digits-label-samples.png").read_bytes())
+    rows = {"split": "test", "image": range(3), "bits_per_dim": [2.0, 2.5, 3.0]}
+    pd.DataFrame(rows).to_parquet(f"reports/evaluate/{RUN}.parquet")
+    return tmp_path
+
+
+def packed() -> Path:
+    main(["models", "pack", RUN, "-o", "packed"])
+    return Path("packed")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_packed_run_is_the_candidate_that_it_was_packed_from() -> None:
+    params = config.load(Path("params.yaml"))
+    before = candidate.of_run(RUN, params, Path("models") / RUN, Path("reports"))
+    after = candidate.unpack(packed())
+    assert (after.run, after.seed, after.scores) == (before.run, before.seed, before.scores)
+    assert after.card.strip() == before.card
+    assert after.nll.read_bytes() == before.nll.read_bytes()
+    assert after.samples.read_bytes() == before.samples.read_bytes()
+    content = json.loads(Path("packed/run.json").read_text())
+    assert content["train"] == TRAIN
+    assert config.check(config.Run, content["params"]["run"], "run.json") == params.runs[RUN]
+    assert config.check(config.Dataset, content["params"]["dataset"], "run.json") == params.datasets["digits"]
+
+
+@pytest.mark.usefixtures("project")
+def test_the_card_says_what_was_measured_and_what_it_took() -> None:
+    card = (packed() / "README.md").read_text()
+    assert "| test | 2.5000 | 0.1250 | 3 |" in card
+    assert "1 k parameters. Training: 90 s, 2 CPU cores; 640 images; 640 GFLOP." in card
+    assert "Cite: Somebody 1999" in card
+
+
+def test_a_packed_run_is_loaded_and_registered_in_another_project(
+    project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    packed()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.move(project / "packed", elsewhere / "packed")
+    shutil.copy(project / "params.yaml", elsewhere)
+    monkeypatch.chdir(elsewhere)
+    x = torch.zeros(2, 1, 5, 8, dtype=torch.uint8)
+    assert torch.equal(pixelcnn.load("packed").nll(x), checkpoint.load(project / "models" / RUN).nll(x))
+    for _ in range(2):  # the second time nothing new comes of it
+        main(["models", "register", "packed"])
+        assert "noise version 1 (champion): the first version of noise" in capsys.readouterr().out
+    main(["models", "show", "noise"])
+    assert "| test | 2.5000 | 0.1250 | 3 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pack", "nobody", "-o", "packed"], "params.yaml: runs.nobody: missing; its runs are digits-gated"),
+        (
+            ["pack", "digits-gated-label", "-o", "packed"],
+            "evaluate/digits-gated-label.json: no such file; run `dvc repro",
+        ),
+        (["pack", RUN, "-o", "models"], "--out: models is there already"),
+        (["register", "models"], "models: no run.json there; `pixelcnn models pack RUN -o FOLDER` makes such a folder"),
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_what_is_not_whole_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["models", *arguments])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not Path("packed").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_damaged_weights_are_not_packed(capsys: pytest.CaptureFixture[str]) -> None:
+    weights = Path("models") / RUN / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(SystemExit):
+        packed()
+    assert "changed or damaged" in capsys.readouterr().err
+    assert not Path("packed").exists()
