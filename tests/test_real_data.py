@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelcnn import config
+from pixelcnn import candidate, checkpoint, config, pretrained
 from pixelcnn.data.datasets import Card, join_fingerprints, read_split
 from pixelcnn.data.sources import SOURCES
+from pixelcnn.evaluation import nll, score
 from pixelcnn.stages.download import download
 from pixelcnn.stages.preprocess import preprocess
 
@@ -77,3 +78,15 @@ def test_both_releases_of_the_sample_hold_the_same_images(size: int, tmp_path: P
         pytest.skip("these are the complete releases, whose images differ")
     assert cards[0].splits["test"].fingerprint == cards[1].splits["test"].fingerprint
     assert cards[0].splits["validation"].fingerprint == cards[1].splits["validation"].fingerprint
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", pretrained.folders())
+def test_a_model_that_comes_along_scores_what_its_card_says_on_all_test_images(name: str, tmp_path: Path) -> None:
+    model, claimed = checkpoint.load(pretrained.folders()[name]), candidate.unpack(pretrained.folders()[name])
+    card = prepare(model.data.dataset, tmp_path)
+    assert card.splits["test"].fingerprint == model.data.fingerprints["test"]
+    test = read_split(tmp_path / "prepared", "test")
+    found = score(nll(model, test, batch_size=50), model.dims)
+    assert found.num_images == claimed.scores["test"]["num_images"] == 10_000
+    assert found.bits_per_dim == pytest.approx(claimed.scores["test"]["bits_per_dim"], abs=5e-4)
