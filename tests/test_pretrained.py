@@ -1,0 +1,85 @@
+"""The models that come with pixelcnn: whole, in order, and as good on an archive as they claim."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import pixelcnn
+from pixelcnn import candidate, checkpoint, coding, config, pretrained
+from pixelcnn.likelihood import bits_per_dim
+from pixelcnn.model import Model
+from pixelcnn.sampling import in_float64, sample
+
+FOLDERS = pretrained.folders()
+MODELS = pytest.mark.parametrize("name", FOLDERS)
+
+
+def test_there_is_one_of_cifar10() -> None:
+    assert "cifar10" in FOLDERS
+
+
+@MODELS
+def test_each_is_whole_and_small_enough_to_come_along(name: str) -> None:
+    packed = candidate.unpack(FOLDERS[name])
+    assert {path.name for path in FOLDERS[name].iterdir()} == {
+        "model.safetensors", "config.json", "run.json", "README.md", packed.nll.name, packed.samples.name,
+        f"{packed.run}.csv",
+    }  # fmt: skip
+    assert sum(path.stat().st_size for path in FOLDERS[name].iterdir()) < 16 * 2**20
+    assert f"| test | {packed.scores['test']['bits_per_dim']:.4f} |" in packed.card
+    run = config.check(config.Run, json.loads((FOLDERS[name] / "run.json").read_text())["params"]["run"], "run.json")
+    assert checkpoint.load(FOLDERS[name]).config == run.model
+
+
+@MODELS
+def test_a_name_is_enough_and_needs_no_mlflow(name: str) -> None:
+    script = f"import sys, pixelcnn; pixelcnn.load({name!r}); sys.exit('mlflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def image_of(model: Model) -> Tensor:
+    """An image that the model draws, since on noise its gates might be shut."""
+    return sample(model, 1, torch.Generator().manual_seed(0))
+
+
+@MODELS
+def test_trained_weights_see_all_that_precedes_nearby_and_nothing_that_follows(name: str) -> None:
+    model = in_float64(pixelcnn.load(name))
+    image = image_of(model).double()
+    _, _, height, width = image.shape
+    for i, j in ((0, 0), (0, 5), (7, 0), (height // 2, width // 2 + 1), (height - 1, width - 1)):
+        x = image.clone().requires_grad_()
+        outputs = model.network(x)[:, :, i, j]
+        outputs.sum().backward()
+        assert x.grad is not None
+        seen = (x.grad[0] != 0).any(0).flatten()
+        here = i * width + j
+        assert not seen[here:].any()
+        assert seen[max(0, here - 3) : here].all()
+        above = [r * width + c for r in range(max(0, i - 2), i) for c in range(max(0, j - 2), min(width, j + 3))]
+        assert seen[above].all()
+
+
+@MODELS
+def test_an_archive_is_as_large_as_the_nll_and_decodes(name: str) -> None:
+    model = pixelcnn.load(name)
+    images = sample(model, 4, torch.Generator().manual_seed(1))
+    archive = coding.compress(model, {str(n): image for n, image in enumerate(images)}, batch_size=4)
+    restored = coding.decompress(model, archive)
+    assert all(torch.equal(restored[str(n)], image) for n, image in enumerate(images))
+    _, payload = coding.unpack(archive)
+    with torch.inference_mode():
+        nll = bits_per_dim(model.nll(images).mean(), model.dims)
+    assert 8 * len(payload) / images.numel() == pytest.approx(float(nll), rel=0.002)
+
+
+def test_the_package_holds_data_only() -> None:
+    root = next(iter(FOLDERS.values())).parent
+    assert [path.name for path in root.glob("*.py")] == ["__init__.py"]
+    assert {path.suffix for path in root.rglob("*/*")} <= {".safetensors", ".json", ".parquet", ".csv", ".png", ".md"}
+    assert not (Path(pixelcnn.__file__).parent / "pretrained").exists()
