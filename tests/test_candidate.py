@@ -56,7 +56,8 @@ def test_a_packed_run_is_the_candidate_that_it_was_packed_from() -> None:
     content = json.loads(Path("packed/run.json").read_text())
     assert content["train"] == TRAIN
     assert config.check(config.Run, content["params"]["run"], "run.json") == params.runs[RUN]
-    assert config.check(config.Dataset, content["params"]["dataset"], "run.json") == params.datasets["digits"]
+    cut = config.check(config.Preprocess, content["params"]["preprocess"], "run.json")
+    assert cut == params.datasets["digits"].preprocess
 
 
 @pytest.mark.usefixtures("project")

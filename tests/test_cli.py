@@ -44,7 +44,7 @@ def test_an_unknown_suite_is_refused_by_name(here: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as end:
         main(["suite", "mnist"])
     assert end.value.code == 2
-    assert "suite: 'mnist' is not one of cifar10-small" in capsys.readouterr().err
+    assert "suite: 'mnist' is not one of cifar10-cpu" in capsys.readouterr().err
     assert not list(here.iterdir())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelcnn import config, results
+from pixelcnn import config, reported, results
 from pixelcnn.published import ROWS, published
 from tests import report_files
 from tests.report_files import CIFAR, DIGITS, GATED, LABELLED, SAMPLE, SMALL
@@ -191,15 +191,15 @@ def test_digits_of_published_and_measured_numbers_stand_under_each_other(reports
     ("seconds", "text"), [(7.4, "7 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h"), (172800, "2.0 d")]
 )
 def test_durations_come_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
-    assert results.duration(seconds) == text
+    assert reported.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0"), (999, "999"), (999_960, "1 M"), (15_312_000, "15.3 M"), (4.1e17, "410 P")]
 )
 def test_large_numbers_have_three_digits_and_a_prefix(value: float, text: str) -> None:
-    assert results.si(value) == text
-    assert results.si(value, "FLOP") == text + ("FLOP" if text[-1].isalpha() else " FLOP")
+    assert reported.si(value) == text
+    assert reported.si(value, "FLOP") == text + ("FLOP" if text[-1].isalpha() else " FLOP")
 
 
 def test_the_tables_need_neither_torch_nor_pandas() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pixelcnn import checkpoint, config
 from pixelcnn.card import model_card
-from pixelcnn.results import made, read
+from pixelcnn.reported import made, read
 
 RUN, CARD = "run.json", "README.md"
 
@@ -57,9 +57,10 @@ def pack(name: str, params: config.Params, model: Path, reports: Path, out: Path
     candidate = of_run(name, params, model, reports)
     checkpoint.load(model)  # refuses damaged weights before anything is written
     run = params.runs[name]
+    images = params.images_of(run.dataset)
     content = {
         "run": name,
-        "params": {"dataset": params.model_dump()["datasets"][params.images_of(run.dataset)], "run": run.model_dump()},
+        "params": {"preprocess": params.datasets[images].preprocess.model_dump(), "run": run.model_dump()},
         "scores": candidate.scores,
         "train": read(reports, "train", name),
     }

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pixelcnn import config
-from pixelcnn.results import cost, si
+from pixelcnn.reported import cost, si
 
 # What the bits/dim of a model's card are of, by what the model is given
 MEANING = {

@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     download.add_argument("model", metavar="MODEL", help=MODEL)
     download.add_argument("-o", "--out", type=Path, help="the folder (default: NAME-VERSION, here)")
     pack = actions.add_parser("pack", help="a run of this project as a folder, to be registered elsewhere")
-    pack.add_argument("run", metavar="RUN", help="a finished entry of params.yaml's runs")
+    pack.add_argument("entry", metavar="RUN", help="a finished entry of params.yaml's runs")
     pack.add_argument("-o", "--out", type=Path, required=True, help="a new folder")
     register = actions.add_parser("register", help="a version of what `pack` made or of what comes with pixelcnn")
     register.add_argument("model", metavar="FOLDER", help=f"that `pack` made, or {_shipped()}")
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Do what ACTION says."""
     if args.action == "pack":
-        _pack(args.run, args.out)
+        _pack(args.entry, args.out)
         return
     from pixelcnn.store import answering  # MLflow takes seconds
 

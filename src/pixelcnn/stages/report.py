@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pixelcnn import config, results
+from pixelcnn import config, reported, results
 from pixelcnn.stages import run as run_stage
 
 PALETTE = ("#c2572b", "#2f7fb8", "#5a9a3c", "#9a62b5", "#c79a1b", "#3aa394")  # legible on paper and on black
@@ -61,8 +61,8 @@ def _section(reports: Path, params: config.Params, table: results.Table, curves:
 
 
 def _run(reports: Path, evaluate: config.Evaluate, name: str, run: config.Run) -> dict[str, Any]:
-    train, measured = results.read(reports, "train", name), results.read(reports, "evaluate", name)
-    samples = results.made(reports, "evaluate", f"{name}.png").read_bytes()
+    train, measured = reported.read(reports, "train", name), reported.read(reports, "evaluate", name)
+    samples = reported.made(reports, "evaluate", f"{name}.png").read_bytes()
     return {
         "name": name,
         "run": run,
@@ -87,8 +87,8 @@ def _facts(train: dict[str, Any], measured: dict[str, Any]) -> dict[str, str]:
         "parameters": f"{train['num_parameters']:,}",
         "best step": f"{train['step']:,} of {train['steps']:,}, by validation",
         "images seen": f"{train['images_seen']:,}",
-        "training": f"{results.duration(train['seconds'])} on {train['hardware']}{_speed(train)}",
-        "arithmetic": f"{results.si(flop, 'FLOP')} per image, {results.si(flop * train['images_seen'], 'FLOP')} in all",
+        "training": f"{reported.duration(train['seconds'])} on {train['hardware']}{_speed(train)}",
+        "arithmetic": f"{reported.si(flop, 'FLOP')} per image, {reported.si(flop * train['images_seen'], 'FLOP')} in all",
     }
 
 
@@ -96,8 +96,8 @@ def _speed(train: dict[str, Any]) -> str:
     if "images_per_second" not in train:
         return ""
     share = f", {train['share_of_peak']:.0%} of its peak" if train.get("share_of_peak") else ""
-    rate = results.si(train["flops_per_second"], "FLOP/s")
-    return f": {results.si(train['images_per_second'])} images/s, {rate}{share}"
+    rate = reported.si(train["flops_per_second"], "FLOP/s")
+    return f": {reported.si(train['images_per_second'])} images/s, {rate}{share}"
 
 
 def _data_uri(png: bytes) -> str:
@@ -107,7 +107,7 @@ def _data_uri(png: bytes) -> str:
 def _curves(reports: Path, params: config.Params, dataset: str) -> dict[str, bytes]:
     """Learning curves of a data set's runs as transparent PNGs, for light and for dark pages; {} without runs."""
     names = results.runs_of(params, dataset)
-    logs = {name: pd.read_csv(results.made(reports, "train", f"{name}.csv")) for name in names}
+    logs = {name: pd.read_csv(reported.made(reports, "train", f"{name}.csv")) for name in names}
     return {scheme: _figure(logs, ink) for scheme, ink in INKS.items()} if logs else {}
 
 
@@ -145,7 +145,7 @@ def _frame(axes: Axes, log: pd.DataFrame) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("images seen")
     axes.set_ylabel("bits/dim")
-    axes.xaxis.set_major_formatter(lambda value, _: results.si(value))
+    axes.xaxis.set_major_formatter(lambda value, _: reported.si(value))
 
 
 def _ink(axes: Axes, ink: str) -> None:
