@@ -88,7 +88,7 @@ def _facts(train: dict[str, Any], measured: dict[str, Any]) -> dict[str, str]:
         "best step": f"{train['step']:,} of {train['steps']:,}, by validation",
         "images seen": f"{train['images_seen']:,}",
         "training": f"{reported.duration(train['seconds'])} on {train['hardware']}{_speed(train)}",
-        "arithmetic": f"{reported.si(flop, 'FLOP')} per image, {reported.si(flop * train['images_seen'], 'FLOP')} in all",
+        "arithmetic": f"{si(flop, 'FLOP')} per image, {si(flop * train['images_seen'], 'FLOP')} in all",
     }
 
 
@@ -96,8 +96,8 @@ def _speed(train: dict[str, Any]) -> str:
     if "images_per_second" not in train:
         return ""
     share = f", {train['share_of_peak']:.0%} of its peak" if train.get("share_of_peak") else ""
-    rate = reported.si(train["flops_per_second"], "FLOP/s")
-    return f": {reported.si(train['images_per_second'])} images/s, {rate}{share}"
+    rate = si(train["flops_per_second"], "FLOP/s")
+    return f": {si(train['images_per_second'])} images/s, {rate}{share}"
 
 
 def _data_uri(png: bytes) -> str:
@@ -145,7 +145,7 @@ def _frame(axes: Axes, log: pd.DataFrame) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("images seen")
     axes.set_ylabel("bits/dim")
-    axes.xaxis.set_major_formatter(lambda value, _: reported.si(value))
+    axes.xaxis.set_major_formatter(lambda value, _: si(value))
 
 
 def _ink(axes: Axes, ink: str) -> None:
