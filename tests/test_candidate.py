@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,10 @@ from pixelcnn import candidate, checkpoint, config
 from pixelcnn.cli import main
 from tests.conftest import Build
 from tests.report_files import write_json
+
+with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
+    warnings.simplefilter("ignore")
+    import pixelcnn.registry
 
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
