@@ -60,7 +60,7 @@ def test_trained_weights_see_all_that_precedes_nearby_and_nothing_that_follows(n
         seen = (x.grad[0] != 0).any(0).flatten()
         here = i * width + j
         assert not seen[here:].any()
-        assert seen[max(0, here - 3) : here].all()
+        assert seen[max(i * width, here - 3) : here].all()
         above = [r * width + c for r in range(max(0, i - 2), i) for c in range(max(0, j - 2), min(width, j + 3))]
         assert seen[above].all()
 
