@@ -71,6 +71,20 @@ def test_the_pmf_of_one_sub_pixel_is_that_of_the_whole_image() -> None:
         torch.testing.assert_close(one, whole[:, :, c, i, j], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("factor", EXTREMES)
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_the_cheap_pmf_is_the_accurate_one_where_it_is_not_tiny(levels: int, factor: float) -> None:
+    likelihood = LogisticMixture(levels, 10)
+    output, x = outputs(likelihood, 3, factor=factor), pixels(likelihood, 3)
+    whole = likelihood.log_pmf(output, x)
+    for c, i, j in itertools.product(range(3), range(2), range(2)):
+        one, accurate = likelihood.log_pmf_of(c, output[:, :, i, j], x[:, :c, i, j]), whole[:, :, c, i, j]
+        torch.testing.assert_close(one.exp(), accurate.exp(), rtol=1e-9, atol=1e-300)
+        large = accurate > -600
+        torch.testing.assert_close(one[large], accurate[large], rtol=1e-9, atol=1e-9)
+        assert (one[~large] < -590).all()
+
+
 def test_the_pmf_of_a_channel_does_not_depend_on_itself_or_later_ones() -> None:
     likelihood = LogisticMixture(6, 4)
     output, x = outputs(likelihood, 3), pixels(likelihood, 3)
