@@ -11,7 +11,7 @@ VERBS = {
     "complete": "draw what is missing of images, several times",
     "reconstruct": "images from what an auto-encoder keeps of them",
     "interpolate": "images between two images, along their codes or embeddings",
-    "models": "the registered models: list, show, download",
+    "models": "the registered models, and finished runs: list, show, download, pack, register",
     "score": "bits/dim of images under a model",
     "compress": "images to a lossless archive, as small as the model's NLL",
     "decompress": "an archive back to the same images",
