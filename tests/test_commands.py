@@ -130,7 +130,7 @@ def test_what_cannot_be_sampled_is_refused(refused: Refused) -> None:
     refused("'0' is not a whole number of at least 1", "sample", "grey", "--num", "0", "-o", "a.png")
     refused("'-1' is not a whole number of 0 ...", "sample", "grey", "--seed", "-1", "-o", "a.png")
     refused("--out: a.jpg is neither a .png file nor a folder", "sample", "grey", "-o", "a.jpg")
-    refused("nowhere: no config.json there", "sample", "nowhere", "-o", "a.png")
+    refused("nowhere: neither a folder here nor what comes with pixelcnn (cifar10)", "sample", "nowhere", "-o", "a.png")
     assert not Path("a.png").exists()
 
 

@@ -96,14 +96,16 @@ def _download(address: str, out: Path | None) -> None:
     pixelcnn.load(source)  # refuses damaged weights before anything is written
     shutil.copytree(source, folder)
     (folder / "README.md").write_text(f"# {version.name}, version {version.version}\n\n{version.card}\n")
-    print(f'{folder}: pixelcnn.load("{folder}") in Python, `pixelcnn sample {folder}` here')
+    name = pretrained.unmistakable(folder)
+    print(f'{folder}: pixelcnn.load("{name}") in Python, `pixelcnn sample {name}` here')
 
 
 def _pack(run: str, out: Path) -> None:
     from pixelcnn import candidate
 
     candidate.pack(run, config.load(Path("params.yaml")), Path("models") / run, Path("reports"), out)
-    print(f"{out}: `pixelcnn models register {out}` in another project, `pixelcnn sample {out}` anywhere")
+    name = pretrained.unmistakable(out)
+    print(f"{out}: `pixelcnn models register {name}` in another project, `pixelcnn sample {name}` anywhere")
 
 
 def _register(model: str) -> None:
@@ -111,7 +113,7 @@ def _register(model: str) -> None:
     from pixelcnn.candidate import unpack
 
     promotion = config.load(Path("params.yaml")).promotion
-    candidate = unpack(pretrained.folders().get(model, Path(model)))
+    candidate = unpack(pretrained.find(model))
     receipt = registry.register(candidate, promotion.min_gain, promotion.confidence)
     data = checkpoint.read_config(candidate.folder)["data"]
     with tracking.run_of_weights(data["dataset"], receipt.weights_sha256, candidate.run):
