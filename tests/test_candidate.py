@@ -3,11 +3,14 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 import pixelcnn
 from pixelcnn import candidate, checkpoint, config
@@ -22,7 +25,14 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
 SCORES = {split: {"bits_per_dim": 2.5, "standard_error": 0.125, "num_images": 3} for split in ("test", "validation")}
-TRAIN = {"num_parameters": 1000, "flops_per_image": 1e9, "images_seen": 640, "seconds": 90.0, "hardware": "2 CPU cores"}
+TRAIN = {
+    "steps": 600,
+    "num_parameters": 1000,
+    "flops_per_image": 1e9,
+    "images_seen": 640,
+    "seconds": 90.0,
+    "hardware": "2 CPU cores",
+}
 CARD = {"title": "Noise", "licence": "free", "citation": "Somebody 1999"}
 
 
@@ -33,15 +43,25 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     model = small_model(1)
-    checkpoint.save(Path("models") / RUN, model, model.network.state_dict())
+    sha256 = checkpoint.save(Path("models") / RUN, model, model.network.state_dict())
+    params = YAML(typ="safe").load(tmp_path / "params.yaml")
+    params["runs"][RUN]["model"] = model.config.model_dump()
+    YAML().dump(params, tmp_path / "params.yaml")
     write_json(Path("reports/preprocess/digits.json"), CARD)
     write_json(Path(f"reports/train/{RUN}.json"), TRAIN)
     write_json(Path(f"reports/evaluate/{RUN}.json"), SCORES)
     Path(f"reports/train/{RUN}.csv").write_text("step\n1\n")
     Path(f"reports/evaluate/{RUN}.png").write_bytes((ROOT / "docs/digits-label-samples.png").read_bytes())
-    rows = {"split": "test", "image": range(3), "bits_per_dim": [2.0, 2.5, 3.0]}
-    pd.DataFrame(rows).to_parquet(f"reports/evaluate/{RUN}.parquet")
+    rows = {"split": ["test"] * 3 + ["validation"] * 3, "image": [0, 1, 2] * 2, "bits_per_dim": [2.0, 2.5, 3.0] * 2}
+    measured(rows, sha256)
     return tmp_path
+
+
+def measured(rows: dict[str, Any], sha256: str) -> None:
+    """What the stage evaluate would have left."""
+    table = pd.DataFrame(rows)
+    table.attrs = {"weights_sha256": sha256}
+    table.to_parquet(f"reports/evaluate/{RUN}.parquet")
 
 
 def packed() -> Path:
@@ -123,3 +143,77 @@ def test_damaged_weights_are_not_packed(capsys: pytest.CaptureFixture[str]) -> N
         packed()
     assert "changed or damaged" in capsys.readouterr().err
     assert not Path("packed").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_what_was_trained_again_and_not_evaluated_since_is_not_packed(
+    small_model: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = small_model(1)
+    weights = {name: w + 1 for name, w in model.network.state_dict().items()}
+    checkpoint.save(Path("models") / RUN, model, weights)
+    with pytest.raises(SystemExit):
+        packed()
+    assert "measured with other weights than the model's" in capsys.readouterr().err
+    assert not Path("packed").exists()
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [("train", "steps", 601), ("model", "num_layers", 3)])
+@pytest.mark.usefixtures("project")
+def test_a_run_that_params_no_longer_describe_is_not_packed(
+    section: str, key: str, value: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    assert params["runs"][RUN][section][key] != value
+    params["runs"][RUN][section][key] = value
+    YAML().dump(params, Path("params.yaml"))
+    with pytest.raises(SystemExit):
+        packed()
+    assert f"another model than params.yaml's runs.{RUN}; run `dvc repro train@{RUN}`" in capsys.readouterr().err
+
+
+def better(folder: Path) -> None:
+    table = pd.read_parquet(folder / f"{RUN}.parquet")
+    table["bits_per_dim"] -= 0.1
+    table.to_parquet(folder / f"{RUN}.parquet")
+
+
+def without_scores(folder: Path) -> None:
+    content = json.loads((folder / "run.json").read_text())
+    del content["scores"]
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / f"{RUN}.png").unlink(), f"packed: no {RUN}.png there; pack the run again"),
+        (lambda folder: (folder / f"{RUN}.parquet").unlink(), f"packed: no {RUN}.parquet there; pack the run again"),
+        (lambda folder: (folder / "run.json").write_text("{"), "run.json: not as `pixelcnn models pack` wrote it"),
+        (without_scores, "run.json: not as `pixelcnn models pack` wrote it: KeyError('scores')"),
+        (better, "3 images of test with 2.4000 bits/dim, claimed are 3 with 2.5000; pack the run again"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "config.json: not a model of pixelcnn: no model"),
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_a_folder_that_changed_after_packing_registers_nothing(
+    harm: Callable[[Path], None], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harm(packed())
+    with pytest.raises(SystemExit) as end:
+        main(["models", "register", "packed"])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not Path("mlflow.db").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_folder_with_the_name_of_a_model_that_comes_along_is_not_taken_for_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["models", "pack", RUN, "-o", "cifar10"])
+    assert "`pixelcnn sample ./cifar10` anywhere" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"cifar10: comes with pixelcnn, and is a folder here too; \./cifar10 means"):
+        pixelcnn.load("cifar10")
+    for source in ("./cifar10", Path("cifar10")):
+        assert pixelcnn.load(source).data.dataset == "noise"

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pixelcnn import checkpoint, config
 from pixelcnn.card import model_card
 from pixelcnn.reported import made, read
 
 RUN, CARD = "run.json", "README.md"
+AGAIN = "pack the run again"
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,33 @@ class Candidate:
 def of_run(name: str, params: config.Params, model: Path, reports: Path) -> Candidate:
     """A run of params.yaml, as its stages left it.
 
-    Raises ValueError for a run that is none, and where a stage has not run, with its name.
+    Raises ValueError for a run that is none, and where a stage has not run since something changed, with its name.
     """
     if name not in params.runs:
         raise ValueError(f"params.yaml: runs.{name}: missing; its runs are {', '.join(params.runs)}")
-    run, scores = params.runs[name], read(reports, "evaluate", name)
+    run, scores, training = params.runs[name], read(reports, "evaluate", name), read(reports, "train", name)
+    description = checkpoint.read_config(model)
+    if description["model"] != run.model.model_dump() or training["steps"] != run.train.steps:
+        raise ValueError(f"{model}: another model than params.yaml's runs.{name}; run `dvc repro train@{name}`")
     data_card = read(reports, "preprocess", params.images_of(run.dataset))
-    card = model_card(run.description, checkpoint.read_config(model), data_card, scores, read(reports, "train", name))
+    card = model_card(run.description, description, data_card, scores, training)
     nll, samples = (made(reports, "evaluate", f"{name}.{ending}") for ending in ("parquet", "png"))
+    check_scores(scores, nll, description["weights_sha256"], f"run `dvc repro evaluate@{name}`")
     return Candidate(model, name, run.train.seed, card, scores, nll, samples)
+
+
+def check_scores(scores: dict[str, Any], nll: Path, weights_sha256: str, remedy: str) -> None:
+    """ValueError, with the remedy, unless `nll` was measured with these weights and `scores` are its means."""
+    table = pd.read_parquet(nll)
+    if table.attrs.get("weights_sha256") != weights_sha256:
+        raise ValueError(f"{nll}: measured with other weights than the model's {weights_sha256[:12]}; {remedy}")
+    for split, claimed in scores.items():
+        bits = table[table.split == split].bits_per_dim
+        if len(bits) != claimed["num_images"] or abs(bits.mean() - claimed["bits_per_dim"]) > 1e-4:
+            raise ValueError(
+                f"{nll}: {len(bits)} images of {split} with {bits.mean():.4f} bits/dim, claimed are "
+                f"{claimed['num_images']} with {claimed['bits_per_dim']:.4f}; {remedy}"
+            )
 
 
 def pack(name: str, params: config.Params, model: Path, reports: Path, out: Path) -> None:
@@ -74,12 +95,18 @@ def pack(name: str, params: config.Params, model: Path, reports: Path, out: Path
 
 
 def unpack(folder: Path) -> Candidate:
-    """What `pack` wrote. Raises ValueError for a folder that it did not write."""
+    """What `pack` wrote. Raises ValueError for a folder that it did not write, and for one that has changed since."""
     path = folder / RUN
     if not path.is_file():
         raise ValueError(f"{folder}: no {RUN} there; `pixelcnn models pack RUN -o FOLDER` makes such a folder of a run")
-    content = json.loads(path.read_text())
-    name, seed = content["run"], content["params"]["run"]["train"]["seed"]
-    card = (folder / CARD).read_text()
-    nll, samples = (folder / f"{name}.{ending}" for ending in ("parquet", "png"))
-    return Candidate(folder, name, seed, card, content["scores"], nll, samples)
+    try:
+        content = json.loads(path.read_text())
+        name, scores, seed = content["run"], content["scores"], content["params"]["run"]["train"]["seed"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not as `pixelcnn models pack` wrote it: {error!r}; {AGAIN}") from None
+    files = [folder / file for file in (CARD, f"{name}.parquet", f"{name}.png")]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ValueError(f"{folder}: no {', '.join(missing)} there; {AGAIN}")
+    check_scores(scores, files[1], checkpoint.read_config(folder)["weights_sha256"], AGAIN)
+    return Candidate(folder, name, seed, files[0].read_text(), scores, files[1], files[2])

@@ -19,6 +19,7 @@ from pixelcnn import config
 from pixelcnn.model import Data, Model, build
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+KEYS = "model", "data", "weights_sha256"  # of config.json
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -43,14 +44,18 @@ def save(folder: Path, model: Model, weights: dict[str, Tensor]) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A saved model's config.json: {"model": ..., "data": ..., "weights_sha256": ...}."""
+    """A saved model's config.json: {"model": ..., "data": ..., "weights_sha256": ...}. ValueError for any other."""
     path = folder / CONFIG
     try:
-        return json.loads(path.read_text())
+        description = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{folder}: no {CONFIG} there; a model's folder holds {CONFIG} and {WEIGHTS}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
+    missing = [key for key in KEYS if not isinstance(description, dict) or key not in description]
+    if missing:
+        raise ValueError(f"{path}: not a model of pixelcnn: no {', '.join(missing)} there")
+    return description
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Model:

@@ -41,12 +41,13 @@ def main() -> None:
     scores: dict[str, dict[str, float]] = {name: asdict(_score(model, table[table.split == name])) for name in splits}
     files = {ending: args.out.with_suffix(f".{ending}") for ending in ("parquet", "json", "png")}
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = checkpoint.read_config(args.model)["weights_sha256"]
+    table.attrs = {"weights_sha256": sha256}  # whose these are: pixelcnn.candidate asks
     table.to_parquet(files["parquet"], index=False)
     files["json"].write_text(json.dumps(scores, indent=2) + "\n")
     pictures = draw_pictures(model, splits["test"], settings, args.run)
     save_grid(files["png"], pictures.flatten(0, 1), pictures.shape[1], card.levels)
 
-    sha256 = checkpoint.read_config(args.model)["weights_sha256"]
     with tracking.run_of_weights(card.dataset, sha256, args.run):
         tracking.measured(scores, {"samples": files["png"], "evaluation": files["parquet"]})
     test = scores["test"]
