@@ -20,16 +20,35 @@ def step(*kernels: torch.nn.Parameter, lr: float = 1.0, weight_decay: float = 0.
     Muon(kernels, lr, momentum=0.9, weight_decay=weight_decay, products=torch.float32).step()
 
 
+@pytest.mark.parametrize(("products", "off"), [(torch.float32, 1e-4), (torch.bfloat16, 0.15)])
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 12, 12)])
-def test_singular_values_become_about_one_and_singular_vectors_stay(shape: tuple[int, int, int]) -> None:
+def test_singular_values_become_about_one_and_singular_vectors_stay(
+    shape: tuple[int, int, int], products: torch.dtype, off: float
+) -> None:
     u, s, v = torch.linalg.svd(random(*shape), full_matrices=False)
     s = torch.linspace(1, 0.05, s.shape[1]).expand_as(s)
-    found = orthogonalised(u @ torch.diag_embed(s) @ v)
+    found = orthogonalised((u @ torch.diag_embed(s) @ v).to(products)).float()
     inner = u.mT @ found @ v.mT
     values = torch.diagonal(inner, dim1=1, dim2=2)
     assert values.min() > 0.6
     assert values.max() < 1.3
-    torch.testing.assert_close(inner, torch.diag_embed(values), atol=1e-4, rtol=0)
+    torch.testing.assert_close(inner, torch.diag_embed(values), atol=off, rtol=0)
+
+
+def test_steps_follow_the_momentum_of_all_gradients_and_look_ahead_of_it() -> None:
+    """Against the definition, one matrix at a time: Nesterov's momentum, orthogonalised, scaled, after the decay."""
+    gradients = [random(6, 4, 2, 1, seed=n) for n in range(4)]
+    weights = torch.nn.Parameter(torch.ones(6, 4, 2, 1))
+    muon = Muon([weights], lr=0.1, momentum=0.8, weight_decay=0.5, products=torch.float32)
+    expected, average = torch.ones(6, 8), torch.zeros(6, 8)
+    for gradient in gradients:
+        weights.grad = gradient.clone()
+        muon.step()
+        average = 0.8 * average + 0.2 * gradient.view(6, 8)
+        ahead = 0.8 * average + 0.2 * gradient.view(6, 8)
+        direction = orthogonalised(ahead.unsqueeze(0)).squeeze(0)
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * 0.2 * 8**0.5 * direction
+        torch.testing.assert_close(weights.detach().view(6, 8), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_is_as_long_whatever_the_gradient_s_length() -> None:

@@ -13,7 +13,8 @@ from pixelcnn.data.batches import Batches, flip, mirrored
 from pixelcnn.data.datasets import Split
 from pixelcnn.distributed import Team
 from pixelcnn.model import Model
-from pixelcnn.training import Step, Training, finite_mean, learning_rate, train, update_average
+from pixelcnn.muon import Muon
+from pixelcnn.training import Step, Training, finite_mean, learning_rate, steps_within, train, update_average
 from tests.conftest import Build
 
 SETTINGS: dict[str, Any] = {
@@ -63,20 +64,30 @@ def weights(training: Training) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in training.average.network.parameters()])
 
 
-@pytest.mark.parametrize(("stop", "optimizer"), [(1, "adamw"), (5, "adamw"), (7, "adamw"), (1, "muon"), (7, "muon")])
+@pytest.mark.parametrize(
+    ("stop", "optimizer", "precision"),
+    [
+        (1, "adamw", "float32"),
+        (5, "adamw", "float32"),
+        (7, "adamw", "float32"),
+        (1, "muon", "float32"),
+        (7, "muon", "float32"),
+        (7, "muon", "bfloat16"),
+    ],
+)
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
-    small_model: Build, tmp_path: Any, stop: int, optimizer: str
+    small_model: Build, tmp_path: Any, stop: int, optimizer: str, precision: str
 ) -> None:
-    data = stripes(10, label=True)
-    whole = begin(small_model, optimizer=optimizer)
+    data, choices = stripes(10, label=True), {"optimizer": optimizer, "precision": precision}
+    whole = begin(small_model, **choices)
     losses = [float(step.loss) for step in run(whole, data)]
 
-    first = begin(small_model, optimizer=optimizer)
+    first = begin(small_model, **choices)
     for step in run(first, data):
         if step.step == stop:
             checkpoint.save_state(tmp_path / "state.pt", first.state_dict())
             break
-    resumed = begin(small_model, optimizer=optimizer)
+    resumed = begin(small_model, **choices)
     torch.manual_seed(99)  # another process has drawn other numbers meanwhile
     state = checkpoint.load_state(tmp_path / "state.pt")
     assert state is not None
@@ -157,10 +168,30 @@ def test_the_average_forgets_the_first_weights_early_and_then_decays_as_set() ->
     assert average.weight.item() == pytest.approx(0.01)
 
 
-def test_biases_do_not_decay(small_model: Build) -> None:
-    for optimizer in ("adamw", "muon"):
-        groups = [g for o in begin(small_model, optimizer=optimizer).optimizers for g in o.param_groups]
-        assert {(p.ndim > 1, g["weight_decay"]) for g in groups for p in g["params"]} == {(True, 0.01), (False, 0.0)}
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_each_weight_has_the_optimizer_that_was_asked_for_and_biases_do_not_decay(
+    small_model: Build, optimizer: str
+) -> None:
+    training = begin(small_model, optimizer=optimizer)
+    theirs = [(p, type(o), g["weight_decay"]) for o in training.optimizers for g in o.param_groups for p in g["params"]]
+    parameters = list(training.model.network.parameters())
+    assert sorted(id(p) for p, _, _ in theirs) == sorted(map(id, parameters))
+    of_kernels = Muon if optimizer == "muon" else torch.optim.AdamW
+    for p, kind, decay in theirs:
+        assert (kind, decay) == ((of_kernels, 0.01) if p.ndim > 1 else (torch.optim.AdamW, 0.0))
+
+
+def test_a_measured_budget_is_of_steps_of_this_very_training(
+    small_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelcnn.training.SECONDS_MEASURED", 0.2)
+    data = stripes(10, label=True)
+
+    def steps(seconds: float) -> int:
+        fresh = begin(small_model)
+        return steps_within(seconds, fresh, data.images, fresh.model.conditions(data), data, Team(0, 1))
+
+    assert 0 < steps(60) < steps(6000)
 
 
 def test_a_loss_that_is_not_finite_names_its_step() -> None:

@@ -77,6 +77,7 @@ def _train(args: argparse.Namespace, params: config.Params, device: torch.device
         num = steps_within(60 * args.measure, training, images, model.conditions(rest), validation, team)
         if team.first:
             print(f"{args.run}: {args.measure:g} minutes here hold {num} steps; runs.{args.run}.train.steps says which")
+        team.once_per_machine(lambda: pixels.unlink(missing_ok=True))
         return
     journal = Journal(Training.begin(model, section.train), params.train, path, args.run, team, draw)
     run_id = journal.restore()
