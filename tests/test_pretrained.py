@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch import Tensor
 
 import pixelcnn
-from pixelcnn import candidate, checkpoint, coding, config, pretrained
+from pixelcnn import candidate, checkpoint, coding, config, pictures, pretrained
+from pixelcnn.cli import main
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.model import Model
 from pixelcnn.sampling import in_float64, sample
@@ -63,6 +66,30 @@ def test_trained_weights_see_all_that_precedes_nearby_and_nothing_that_follows(n
         assert seen[max(i * width, here - 3) : here].all()
         above = [r * width + c for r in range(max(0, i - 2), i) for c in range(max(0, j - 2), min(width, j + 3))]
         assert seen[above].all()
+
+
+@MODELS
+def test_it_is_the_suite_s_run(name: str) -> None:
+    run = json.loads((FOLDERS[name] / "run.json").read_text())
+    suite = YAML(typ="safe").load(files("pixelcnn") / "suites" / f"{run['run']}.yaml")
+    assert run["params"]["run"] == suite["runs"][run["run"]]
+    assert run["params"]["preprocess"] == suite["datasets"][suite["runs"][run["run"]]["dataset"]]["preprocess"]
+
+
+def test_the_verbs_take_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["sample", "cifar10", "--num", "2", "-o", "drawn"])
+    main(["score", "cifar10", "drawn"])
+    main(["compress", "cifar10", "drawn", "-o", "drawn.pxc"])
+    main(["decompress", "cifar10", "drawn.pxc", "-o", "restored"])
+    assert "bits/dim" in capsys.readouterr().out
+    drawn, restored = (sorted(Path(folder).glob("*.png")) for folder in ("drawn", "restored"))
+    assert [path.name for path in drawn] == [path.name for path in restored]
+    assert [pictures.read(path, 3, 256).tolist() for path in drawn] == [
+        pictures.read(path, 3, 256).tolist() for path in restored
+    ]
 
 
 @MODELS
