@@ -41,11 +41,11 @@ def model_card(
 
 
 def _use(name: str, description: dict[str, Any]) -> list[str]:
-    lines = ["```python", "import pixelcnn"]
+    lines = ["```python", "import pixelcnn", ""]
     lines += [f'model = pixelcnn.load("models:/{name}@champion")  # to sample and to score', "```"]
     if config.given(description["model"]["condition"]) != "embedding":
         shape = ", ".join(map(str, description["data"]["shape"]))
-        lines += ["", "```python", "import mlflow"]
+        lines += ["", "```python", "import mlflow", ""]
         lines += [f'model = mlflow.pyfunc.load_model("models:/{name}@champion")']
         lines += [f"model.predict(images)  # uint8 (N, {shape}) -> bits/dim (N,)", "```"]
     return lines
