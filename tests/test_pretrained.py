@@ -16,7 +16,7 @@ from pixelcnn import candidate, checkpoint, coding, config, pictures, pretrained
 from pixelcnn.cli import main
 from pixelcnn.likelihood import bits_per_dim
 from pixelcnn.model import Model
-from pixelcnn.sampling import in_float64, sample
+from pixelcnn.sampling import begin, in_float64, sample, walk
 
 FOLDERS = pretrained.folders()
 MODELS = pytest.mark.parametrize("name", FOLDERS)
@@ -90,6 +90,28 @@ def test_the_verbs_take_its_name(
     assert [pictures.read(path, 3, 256).tolist() for path in drawn] == [
         pictures.read(path, 3, 256).tolist() for path in restored
     ]
+
+
+@MODELS
+def test_its_samples_surprise_it_as_much_as_it_expects(name: str) -> None:
+    """E[-log p(x_i | x_<i)] = E[H(x_i | x_<i)] where x is drawn from p; drawn from anything else, they part."""
+    model = pixelcnn.load(name)
+    images = sample(model, 16, torch.Generator().manual_seed(5))
+    surplus = []
+
+    def choose(i: int, j: int, c: int, outputs: Tensor) -> Tensor:
+        log_pmf = model.likelihood.log_pmf_of(c, outputs, images[:, :c, i, j]).log_softmax(1)
+        drawn = log_pmf.gather(1, images[:, c, i, j, None].long()).squeeze(1)
+        entropy = -(log_pmf.exp() * log_pmf.clamp(min=-700)).sum(1)
+        surplus.append(-drawn - entropy)
+        return images[:, c, i, j]
+
+    with torch.inference_mode():
+        for _ in walk(begin(model, len(images)), choose):
+            pass
+    # Each is of mean 0 given those before, so their sum's variance is the sum of their squares.
+    total = torch.stack(surplus)
+    assert total.sum().abs() < 4 * total.square().sum().sqrt()
 
 
 @MODELS
