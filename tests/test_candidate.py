@@ -178,6 +178,10 @@ def better(folder: Path) -> None:
     table.to_parquet(folder / f"{RUN}.parquet")
 
 
+def fewer(folder: Path) -> None:
+    pd.read_parquet(folder / f"{RUN}.parquet").drop(index=1).to_parquet(folder / f"{RUN}.parquet")
+
+
 def without_scores(folder: Path) -> None:
     content = json.loads((folder / "run.json").read_text())
     del content["scores"]
@@ -192,6 +196,7 @@ def without_scores(folder: Path) -> None:
         (lambda folder: (folder / "run.json").write_text("{"), "run.json: not as `pixelcnn models pack` wrote it"),
         (without_scores, "run.json: not as `pixelcnn models pack` wrote it: KeyError('scores')"),
         (better, "3 images of test with 2.4000 bits/dim, claimed are 3 with 2.5000; pack the run again"),
+        (fewer, "2 images of test with 2.5000 bits/dim, claimed are 3 with 2.5000; pack the run again"),
         (lambda folder: (folder / "config.json").write_text("{}"), "config.json: not a model of pixelcnn: no model"),
     ],
 )
