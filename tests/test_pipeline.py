@@ -226,6 +226,19 @@ def test_a_loss_that_is_not_finite_ends_the_stage_and_names_the_step(finished: P
     assert "Traceback" not in said
 
 
+def test_measuring_a_budget_trains_no_model_and_leaves_nothing_behind(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr("pixelcnn.training.SECONDS_MEASURED", 0.1)
+    monkeypatch.setattr("pixelcnn.data.stream.OF_MEMORY", 0.0)  # so that the images are read from a file
+    monkeypatch.setattr(sys, "argv", [*train_command("measured")[2:], "--measure", "1"])
+    before = sorted(finished.rglob("*"))
+    importlib.import_module("pixelcnn.stages.train").main()
+    assert f"{RUN}: 1 minutes here hold " in capsys.readouterr().out
+    assert sorted(finished.rglob("*")) == before
+
+
 def broken_weights(folder: Path) -> None:
     shutil.copytree(folder / "models" / RUN, folder / "models" / "broken")
     path = folder / "models" / "broken" / "model.safetensors"

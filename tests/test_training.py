@@ -1,13 +1,14 @@
 """Training: resumed = uninterrupted, batches and schedules as stated, averages, best weights, faults named."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from pixelcnn import checkpoint, config
+from pixelcnn import checkpoint, config, training
 from pixelcnn.arrangement import Compiled, peak
 from pixelcnn.data.batches import Batches, flip, mirrored
 from pixelcnn.data.datasets import Split
@@ -181,17 +182,24 @@ def test_each_weight_has_the_optimizer_that_was_asked_for_and_biases_do_not_deca
         assert (kind, decay) == ((of_kernels, 0.01) if p.ndim > 1 else (torch.optim.AdamW, 0.0))
 
 
-def test_a_measured_budget_is_of_steps_of_this_very_training(
+def test_a_measured_budget_holds_its_steps_and_their_share_of_the_validations(
     small_model: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixelcnn.training.SECONDS_MEASURED", 0.2)
-    data = stripes(10, label=True)
+    clock = [0.0]
 
-    def steps(seconds: float) -> int:
-        fresh = begin(small_model)
-        return steps_within(seconds, fresh, data.images, fresh.model.conditions(data), data, Team(0, 1))
+    def lasting(seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            clock[0] += seconds
+            return work(*arguments)
 
-    assert 0 < steps(60) < steps(6000)
+        return timed
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(training, "_descend", lasting(2.0, training._descend))
+    monkeypatch.setattr(training, "_validate", lasting(10.0, training._validate))
+    data, fresh = stripes(10, label=True), begin(small_model, validate_every=5)
+    steps = steps_within(400.0, fresh, data.images, fresh.model.conditions(data), data, Team(0, 1))
+    assert steps == 400 / (2 + 10 / 5)
 
 
 def test_a_loss_that_is_not_finite_names_its_step() -> None:

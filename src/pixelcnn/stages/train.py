@@ -72,22 +72,21 @@ def _train(args: argparse.Namespace, params: config.Params, device: torch.device
     def draw(average: Model) -> Tensor:
         return draw_pictures(average, validation, params.evaluate, args.run)
 
+    training, conditions = Training.begin(model, section.train), model.conditions(rest)
     if args.measure is not None:
-        training = Training.begin(model, section.train)
-        num = steps_within(60 * args.measure, training, images, model.conditions(rest), validation, team)
+        num = steps_within(60 * args.measure, training, images, conditions, validation, team)
         if team.first:
             print(f"{args.run}: {args.measure:g} minutes here hold {num} steps; runs.{args.run}.train.steps says which")
-        team.once_per_machine(lambda: pixels.unlink(missing_ok=True))
-        return
-    journal = Journal(Training.begin(model, section.train), params.train, path, args.run, team, draw)
-    run_id = journal.restore()
-    _check_steps(journal, team)
-    with _tracked(args.run, section, card, run_id, team) as journal.run_id:
-        journal.keep(images, model.conditions(rest), validation)
-        if team.first:
-            files = journal.write(args.out, args.report, device)
-            tracking.finish(journal.summary(device), checkpoint.read_config(args.out)["weights_sha256"], files)
-            journal.forget()
+    else:
+        journal = Journal(training, params.train, path, args.run, team, draw)
+        run_id = journal.restore()
+        _check_steps(journal, team)
+        with _tracked(args.run, section, card, run_id, team) as journal.run_id:
+            journal.keep(images, conditions, validation)
+            if team.first:
+                files = journal.write(args.out, args.report, device)
+                tracking.finish(journal.summary(device), checkpoint.read_config(args.out)["weights_sha256"], files)
+                journal.forget()
     team.once_per_machine(lambda: pixels.unlink(missing_ok=True))
 
 
