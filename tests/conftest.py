@@ -1,11 +1,13 @@
 """What several test files need: small models on small images, float64, with a fixed seed."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from pixelcnn import config
+import pixelcnn
+from pixelcnn import config as params
 from pixelcnn.data.datasets import Split
 from pixelcnn.distributed import Team
 from pixelcnn.model import Data, Model, build
@@ -13,7 +15,15 @@ from pixelcnn.training import Step, Training, train
 
 Build = Callable[..., Model]
 
+DEMO = Path(pixelcnn.__file__).parent / "suites" / "demo.yaml"  # params.yaml is the user's, so no test reads it
+
 torch.set_num_threads(1)  # networks this small run slower on more
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`pytest -m gpu` reads the tests of a GPU alone: a machine that lends one may have little more than PyTorch."""
+    alone = config.option.markexpr == "gpu" and collection_path.name.startswith("test_")
+    return True if alone and collection_path.name != "test_gpu.py" else None
 
 
 @pytest.fixture
@@ -26,7 +36,7 @@ def small_model() -> Build:
         classes = ("cat", "dog", "emu") if condition.startswith("label") else ()
         data = Data("noise", (data_channels, height, width), 4, classes, {"train": "0", "validation": "1", "test": "2"})
         torch.manual_seed(0)
-        model = build(config.GatedPixelCNN.model_validate(section), data)
+        model = build(params.GatedPixelCNN.model_validate(section), data)
         model.network.double().eval()
         return model
 

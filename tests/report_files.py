@@ -7,14 +7,15 @@ from typing import Any
 from PIL import Image
 
 from pixelcnn import config
+from tests.conftest import DEMO
 
 CIFAR, SAMPLE, DIGITS = "cifar", "imagenet-sample", "digits"
 GATED, LABELLED, SMALL = "cifar-gated", "cifar-gated-label", "imagenet-gated"
 
 
 def params() -> config.Params:
-    """Three data sets and three runs; everything else as in params.yaml."""
-    content = config.read_yaml(Path(__file__).parent.parent / "params.yaml")
+    """Three data sets and three runs; everything else as in the demo."""
+    content = config.read_yaml(DEMO)
     dataset, run = next(iter(content["datasets"].values())), next(iter(content["runs"].values()))
     sources = {CIFAR: "cifar10", SAMPLE: "imagenet64-vdo2016", DIGITS: "digits"}
     content["datasets"] = {

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 import pixelcnn
 from pixelcnn import candidate, checkpoint, config
 from pixelcnn.cli import main
-from tests.conftest import Build
+from tests.conftest import DEMO, Build
 from tests.report_files import write_json
 
 with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
@@ -41,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build)
     """A folder with params.yaml, a model and what its stages reported; a store of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(DEMO, tmp_path / "params.yaml")
     model = small_model(1)
     sha256 = checkpoint.save(Path("models") / RUN, model, model.network.state_dict())
     params = YAML(typ="safe").load(tmp_path / "params.yaml")

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from pixelcnn import config
 from pixelcnn.commands.suite import SUITES
+from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent
 MISSING = object()
@@ -54,7 +55,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 def content() -> dict[str, Any]:
-    return YAML(typ="safe").load(ROOT / "params.yaml")
+    return YAML(typ="safe").load(DEMO)
 
 
 def put(params: dict[str, Any], path: str, value: Any) -> None:
@@ -83,7 +84,7 @@ def test_all_faults_are_named_at_once() -> None:
         config.check(config.Params, params, "params.yaml")
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(SUITES.glob("*.yaml"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_params_are_whole(path: Path) -> None:
     assert config.load(path).runs
 

@@ -17,6 +17,7 @@ import pytest
 from pixelcnn import config
 from pixelcnn.data.sources import SOURCES, Archive
 from pixelcnn.stages import download as stage
+from tests.conftest import DEMO
 
 FILE = "cifar-10-python.tar.gz"
 CONTENT = hashlib.shake_256(b"an archive").digest(3_000_000)
@@ -255,7 +256,7 @@ def test_digits_need_no_archive(tmp_path: Path) -> None:
 def test_the_stage_refuses_a_data_set_that_params_does_not_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy("params.yaml", tmp_path)
+    shutil.copy(DEMO, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["download", "nothing", "--out", "data/raw/nothing"])
     with pytest.raises(ValueError, match=r"params\.yaml: datasets: 'nothing' is not one of .*digits"):
@@ -263,7 +264,7 @@ def test_the_stage_refuses_a_data_set_that_params_does_not_have(
 
 
 def test_the_stage_keeps_parts_outside_its_outs(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = config.load(Path("params.yaml")).model_copy(
+    params = config.load(DEMO).model_copy(
         update={"datasets": {"mine": config.Dataset.model_construct(download=settings())}}
     )
     monkeypatch.setattr(config, "load", lambda _: params)

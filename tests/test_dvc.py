@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pixelcnn import config
+from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
@@ -94,10 +96,14 @@ def test_a_stage_depends_on_what_it_imports(stage: str) -> None:
         )
 
 
-def test_dvc_reads_the_pipeline() -> None:
+def test_dvc_reads_the_pipeline(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    shutil.copy(DEMO, tmp_path / "params.yaml")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     listed = subprocess.run(
         [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     without_entries = {"embed"}  # a stage per entry of `embeddings`, of which the demo has none
     assert {name.split("@")[0] for name in listed} == set(STAGES) - without_entries

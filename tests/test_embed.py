@@ -15,6 +15,7 @@ from pixelcnn import config
 from pixelcnn.data.datasets import Card, image_hash, read_card, read_split, write_card
 from pixelcnn.data.writer import SplitWriter
 from pixelcnn.stages import embed
+from tests.conftest import DEMO
 
 NUMS = {"train": 40, "validation": 4, "test": 12}
 
@@ -121,7 +122,7 @@ def test_a_classifier_learns_the_classes_and_its_top_layer_is_the_embedding(
         "source": "classifier", "dataset": "plain", "network": "resnet18", "dims": 5, "seed": 0, "steps": 30,
         "batch_size": 16, "learning_rate": 0.001,
     }  # fmt: skip
-    params = config.load(Path("params.yaml")).model_dump()
+    params = config.load(DEMO).model_dump()
     params["datasets"]["plain"] = params["datasets"]["digits"]
     params["embeddings"] = {"plain-embedded": entry}
     (tmp_path / "params.yaml").write_text(json.dumps(params))  # which is YAML too

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from tests.conftest import DEMO
+
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
 KILLS = 20
@@ -35,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 
 def write_params(folder: Path, processes: int, **train: Any) -> None:
     """One tiny network that is saved at every step."""
-    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params = YAML(typ="safe").load(DEMO)
     run = params["runs"][RUN]
     run["model"] |= {"num_layers": 2, "hidden_channels": 8, "head_channels": 8}
     run["train"] |= {"steps": 500, "batch_size": 16, "warmup_steps": 2, "validate_every": 100} | train

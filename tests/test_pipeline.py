@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pixelcnn import stages
+from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
@@ -48,7 +49,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_params(folder: Path, train: dict[str, Any]) -> None:
-    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params = YAML(typ="safe").load(DEMO)
     run = params["runs"][RUN]
     run["model"] |= {"num_layers": 2, "hidden_channels": 8, "head_channels": 8}
     run["train"] |= {"steps": 30, "batch_size": 16, "warmup_steps": 2, "validate_every": 10} | train

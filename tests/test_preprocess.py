@@ -16,6 +16,7 @@ from pixelcnn.data.datasets import Card, fingerprint, image_hash, read_card, rea
 from pixelcnn.data.sources import Source
 from pixelcnn.stages import preprocess as stage
 from tests import publishers
+from tests.conftest import DEMO
 from tests.publishers import IMAGES, LABELS, noise, tiny, write_tar
 
 OLD = "imagenet32-vdo2016"
@@ -231,7 +232,7 @@ def test_a_download_that_is_not_whole_is_refused(spoil: Any, message: str, tmp_p
 
 
 def test_the_stage_prepares_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy("params.yaml", tmp_path)
+    shutil.copy(DEMO, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     Path("raw").mkdir()
     Path("raw/manifest.json").write_text("{}")
@@ -249,7 +250,7 @@ def test_the_stage_prepares_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_stage_refuses_a_data_set_that_params_does_not_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy("params.yaml", tmp_path)
+    shutil.copy(DEMO, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["preprocess", "no", "--archives", "raw", "--out", "out", "--report", "r.json"])
     with pytest.raises(ValueError, match=r"params\.yaml: datasets: 'no' is not one of .*digits"):
