@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.entities import Run
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from PIL import Image
 
 from pixelcnn import outbox, store, tracking
@@ -198,6 +199,27 @@ def test_what_needs_the_store_says_that_it_is_down() -> None:
         pytest.raises(ConnectionError, match=r"MLflow at sqlite:.*does not answer: connection refused"),
     ):
         store.connect("noise")
+
+
+def test_a_store_that_mlflow_cannot_use_here_costs_no_measurement(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """mlflow-skinny knows no database."""
+
+    def refuse(*_: object) -> None:
+        raise UnsupportedModelRegistryStoreURIException("sqlite:///mlflow.db", ["file"])
+
+    scores = {"test": {"bits_per_dim": 2.0, "standard_error": 0.1, "num_images": 7}}
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_client", refuse)
+        with pytest.raises(ConnectionError, match=r"MLflow cannot use sqlite:.* here: Model registry"):
+            store.connect("noise")
+        with tracking.run_of_weights("noise", "a" * 64, "a-run"):
+            tracking.measured(scores, {})
+    assert "does not answer" in capsys.readouterr().err
+    store.connect("noise")  # where MLflow is whole: what waits is sent
+    (run,) = runs()
+    assert run.data.metrics["test_bits_per_dim"] == 2.0
 
 
 def test_what_was_meant_for_one_store_is_not_sent_to_another(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

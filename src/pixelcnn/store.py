@@ -5,6 +5,7 @@ The store is MLFLOW_TRACKING_URI, else a SQLite file beside params.yaml, which n
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import sys
@@ -24,9 +25,13 @@ import mlflow
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from PIL import Image
 
 from pixelcnn.outbox import Event, Outbox, abandoned
+
+# Without GitPython MLflow warns three times at each start; the commit comes from tracking.provenance all the same
+logging.getLogger("mlflow.utils.git_utils").setLevel(logging.ERROR)
 
 LOCAL_STORE = Path("mlflow.db")
 LOCAL_ARTIFACTS = Path("mlruns")
@@ -65,9 +70,14 @@ def connect(experiment: str) -> mlflow.MlflowClient:
 
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
-    """What MLflow raises when it does not answer becomes a ConnectionError, which names the store."""
+    """What MLflow raises when it does not answer becomes a ConnectionError, which names the store.
+
+    So does its word that it cannot use the store at all, which mlflow-skinny has for every database.
+    """
     try:
         yield
+    except UnsupportedModelRegistryStoreURIException as error:
+        raise ConnectionError(f"MLflow cannot use {address()} here: {str(error).strip().splitlines()[0]}") from None
     except MlflowException as error:
         if _refused(error):
             raise
