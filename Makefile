@@ -7,7 +7,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test test-slow test-real-data lint format lock ui clean
+.PHONY: help setup demo test test-slow test-real-data test-gpu lint format lock ui clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,6 +36,9 @@ test-slow: .venv/ready  ## the tests that take minutes
 
 test-real-data: .venv/ready  ## the tests that read CIFAR-10 and ImageNet archives (PIXELCNN_ARCHIVES=folder)
 	@python -m pytest -m real_data
+
+test-gpu: .venv/ready  ## the tests that need a GPU
+	@python -m pytest -m gpu
 
 lint: .venv/ready  ## what pre-commit runs
 	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo

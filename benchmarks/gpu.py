@@ -1,0 +1,213 @@
+"""What a GPU does with a training step and with sampling: `python benchmarks/gpu.py`. Needs no data.
+
+    python benchmarks/gpu.py                         # PixelCNN++ at batch 32 and 128, then the bundled model's samples
+    python benchmarks/gpu.py --gated                 # also a Gated PixelCNN of 20 layers of 192 features
+    python benchmarks/gpu.py --small --limit 60      # a rehearsal, also on a CPU
+
+Each line of the table goes to gpu.json as soon as it is measured, so that a run that is cut short keeps what it has. No
+line begins after --limit seconds. With a cold compiler cache the first training line waits one or two minutes for
+torch.compile; samples come before the second, since they wait for no compiler.
+
+    steps/s, ms          of training steps whose losses nobody reads, the median of --repeats rounds
+    busy                 the share of that time in which the GPU computes (time of all kernels, by torch.profiler)
+    TFLOP/s, of peak     2 per multiply-add, three forward passes to a step; the peak is the data sheet's
+    launches, syncs      calls per step that launch kernels or graphs, and calls that wait for the device
+
+On a CPU, busy, launches and syncs are not measured.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+import pixelcnn
+from pixelcnn import config
+from pixelcnn.arrangement import arrange, peak, prepare
+from pixelcnn.data.datasets import Split
+from pixelcnn.distributed import Team
+from pixelcnn.model import Data, Model, build
+from pixelcnn.sampling import sample
+from pixelcnn.training import Step, Training, train
+
+DATA = Data("noise", (3, 32, 32), 256, (), {"train": "0", "validation": "1", "test": "2"})
+PLUS = {"name": "pixelcnn++", "condition": "none", "hidden_channels": 128, "num_resnets": 2, "num_resolutions": 3}
+GATED = {"name": "gated_pixelcnn", "condition": "none", "num_layers": 20, "hidden_channels": 192, "kernel_size": 3}
+MODELS = {
+    "pixelcnn++ 128": PLUS | {"num_mixtures": 10, "dropout": 0.1},
+    "gated 20x192": GATED | {"first_kernel_size": 7, "head_channels": 192, "dropout": 0.1},
+}
+SMALL = {"hidden_channels": 12, "num_resnets": 1, "num_layers": 2, "head_channels": 12}
+SETTINGS = {
+    "seed": 0, "steps": 10**6, "learning_rate": 1e-3, "warmup_steps": 100, "betas": [0.95, 0.99],
+    "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.999, "flips": True, "precision": "bfloat16",
+    "optimizer": "muon", "validate_every": 10**6,
+}  # fmt: skip
+LAUNCHES = ("LaunchKernel", "GraphLaunch")  # parts of the names of CUDA's calls
+NUM_IMAGES = 4096  # of noise, to train on
+Record = dict[str, Any]
+
+
+def main() -> None:
+    begun = time.monotonic()
+    args = _arguments()
+    device = torch.device(args.device)
+    prepare(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    about = {"device": name, "torch": torch.__version__, "small": args.small}
+    records: list[Record] = []
+    for title, measure in _lines(args, device):
+        elapsed = time.monotonic() - begun
+        if elapsed > args.limit:
+            print(f"{title}: not begun, {elapsed:.0f} of {args.limit:.0f} s are over")
+            continue
+        record: Record = {"line": title}
+        try:
+            record |= measure()
+        except Exception as error:  # what failed is a result too, and the next line may not fail
+            record["error"] = f"{type(error).__name__}: {error}"[:500]
+        record["at_s"] = round(time.monotonic() - begun, 1)
+        records.append(record)
+        _write(args.out, about | {"records": records})
+        print("  ".join(f"{key} {value}" for key, value in record.items()), flush=True)
+
+
+def _lines(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Callable[[], Record]]]:
+    """The lines in the order of what is wanted most."""
+    small, big = args.batches[0], args.batches[1:]
+    yield from _training("pixelcnn++ 128", [small], args, device)
+    for num in args.samples:
+        yield f"samples, cifar10, batch {num}", lambda num=num: sampling(num, device)
+    yield from _training("pixelcnn++ 128", big, args, device)
+    if args.gated:
+        yield from _training("gated 20x192", args.batches, args, device)
+
+
+def _training(
+    name: str, batches: list[int], args: argparse.Namespace, device: torch.device
+) -> Iterator[tuple[str, Callable[[], Record]]]:
+    for batch in batches:
+        yield f"training, {name}, batch {batch}", lambda batch=batch: training(name, batch, args, device)
+
+
+def training(name: str, batch: int, args: argparse.Namespace, device: torch.device) -> Record:
+    """A line of training: the project's own steps, from (seed, step) to the average of the weights."""
+    sizes = MODELS[name] | ({key: value for key, value in SMALL.items() if key in MODELS[name]} if args.small else {})
+    section = TypeAdapter(config.Model).validate_python(sizes)
+    torch.manual_seed(0)
+    model = build(section, DATA)
+    arrange(model.network, 32 * 32, device)
+    settings = config.Train.model_validate(SETTINGS | {"batch_size": batch})
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (NUM_IMAGES, *DATA.shape), dtype=torch.uint8, generator=generator)
+    steps = train(Training.begin(model, settings), images, None, Split(images[:1], None), Team(0, 1))
+    begun = time.monotonic()
+    float(next(steps).loss)
+    compiled = time.monotonic() - begun
+    _run(steps, args.warm_up, device)
+    seconds = statistics.median(_run(steps, args.steps, device) / args.steps for _ in range(args.repeats))
+    flops = 3 * _forward_flops(model, device) * batch
+    best = peak(torch.cuda.get_device_name(device), settings.precision) if device.type == "cuda" else None
+    line: Record = {
+        "steps_per_s": round(1 / seconds, 2),
+        "ms": round(1000 * seconds, 2),
+        "images_per_s": round(batch / seconds),
+        "tflop_per_s": round(flops / seconds / 1e12, 3),
+        "share_of_peak": None if best is None else round(flops / seconds / best, 4),
+        "first_step_s": round(compiled, 1),
+    }
+    return line | (_watched(steps, seconds) if device.type == "cuda" else {})
+
+
+def _watched(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
+    """What the profiler and CUDA's own watch say of a step that takes so many seconds unwatched."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        for _ in range(num):
+            next(steps)
+        torch.cuda.synchronize()
+    events = found.events() or []
+    kernels = [event for event in events if event.device_type == DeviceType.CUDA]
+    computing = sum(event.self_device_time_total for event in kernels) / num / 1e6
+    launches = sum(any(part in event.name for part in LAUNCHES) for event in events) / num
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        for _ in range(num):
+            next(steps)
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
+    return {
+        "gpu_ms": round(1000 * computing, 2),
+        "busy": round(computing / seconds, 3),
+        "launches": round(launches),
+        "syncs": len(waits) / num,
+        "sync_places": sorted({f"{Path(w.filename).name}:{w.lineno}" for w in waits}),
+        "memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+    }
+
+
+def sampling(num: int, device: torch.device) -> Record:
+    """A line of sampling: the bundled model, float32, all images in one batch, in the second call of two."""
+    model = pixelcnn.load("cifar10", str(device))
+    times = []
+    for seed in range(2):
+        begun = time.monotonic()
+        sample(model, num, torch.Generator().manual_seed(seed)).sum().item()
+        times.append(time.monotonic() - begun)
+    return {"images_per_s": round(num / times[1], 2), "s": round(times[1], 2), "first_call_s": round(times[0], 2)}
+
+
+def _run(steps: Iterator[Step], num: int, device: torch.device) -> float:
+    """Seconds of so many steps."""
+    begun = time.monotonic()
+    for _ in range(num):
+        next(steps)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic() - begun
+
+
+def _forward_flops(model: Model, device: torch.device) -> float:
+    """Floating point operations of an image's forward pass."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.network(torch.zeros(1, *model.shape, dtype=torch.uint8, device=device), None)
+    return float(counter.get_total_flops())
+
+
+def _write(path: Path, content: Record) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="images of a training step")
+    parser.add_argument("--samples", type=int, nargs="*", default=[64, 1024], help="images drawn together")
+    parser.add_argument("--gated", action="store_true", help="also a Gated PixelCNN")
+    parser.add_argument("--steps", type=int, default=50, help="of a round")
+    parser.add_argument("--warm-up", type=int, default=10, help="steps before the first round")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    parser.add_argument("--limit", type=float, default=200.0, metavar="SECONDS", help="no line begins later")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--small", action="store_true", help="networks of 12 features: for a rehearsal")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    args = parser.parse_args()
+    if args.device == "cpu" and not args.small:
+        sys.exit("no GPU here; --small rehearses on a CPU")
+    return args
+
+
+if __name__ == "__main__":
+    main()

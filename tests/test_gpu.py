@@ -1,0 +1,171 @@
+"""What a GPU computes is what the CPU computes: `make test-gpu`, or PIXELCNN_TEST_DEVICE=cpu for a rehearsal."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from pydantic import TypeAdapter
+
+from pixelcnn import checkpoint, config
+from pixelcnn.arrangement import arrange, has_bfloat16, prepare
+from pixelcnn.data.datasets import Split
+from pixelcnn.distributed import Team
+from pixelcnn.evaluation import nll
+from pixelcnn.model import Data, Model, build
+from pixelcnn.sampling import in_float64, sample, sample_full
+from pixelcnn.training import Training, train
+
+DEVICE = torch.device(os.environ.get("PIXELCNN_TEST_DEVICE", "cuda"))
+ON_GPU = DEVICE.type == "cuda"
+MODELS: dict[str, dict[str, Any]] = {
+    "gated_pixelcnn": {
+        "num_layers": 3, "hidden_channels": 24, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 24,
+        "dropout": 0.1,
+    },
+    "pixelcnn++": {"hidden_channels": 16, "num_resnets": 1, "num_resolutions": 2, "num_mixtures": 3, "dropout": 0.1},
+}  # fmt: skip
+NAMES = pytest.mark.parametrize("name", MODELS)
+SETTINGS: dict[str, Any] = {
+    "seed": 3, "steps": 12, "batch_size": 16, "learning_rate": 0.003, "warmup_steps": 3, "optimizer": "muon",
+    "betas": [0.95, 0.99], "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9, "flips": True,
+    "precision": "float32", "validate_every": 6,
+}  # fmt: skip
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+
+
+@pytest.fixture(autouse=True)
+def prepared() -> None:
+    prepare(DEVICE)
+
+
+def model_of(name: str, **changed: Any) -> Model:
+    """A fresh model on the device, the same at each call."""
+    section = TypeAdapter(config.Model).validate_python({"name": name, "condition": "none"} | MODELS[name] | changed)
+    torch.manual_seed(0)
+    model = build(section, Data("stripes", (3, 8, 12), 16, (), {"train": "0", "validation": "1", "test": "2"}))
+    arrange(model.network, 8 * 12, DEVICE)
+    return model
+
+
+def stripes(num: int) -> Split:
+    """Images with something to learn: each row repeats one value."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(0, 16, (num, 3, 8, 1), generator=generator, dtype=torch.uint8)
+    return Split(rows.expand(-1, -1, -1, 12).contiguous(), None)
+
+
+def begin(name: str, **changed: Any) -> Training:
+    settings = {key: value for key, value in changed.items() if key in SETTINGS}
+    sizes = {key: value for key, value in changed.items() if key not in SETTINGS}
+    training = Training.begin(model_of(name, **sizes), config.Train.model_validate(SETTINGS | settings))
+    torch.manual_seed(5)
+    return training
+
+
+def losses(training: Training, steps: int = 12, team: Team | None = None) -> list[float]:
+    """Train for so many steps."""
+    data = stripes(40)
+    found = []
+    for step in train(training, data.images, None, data, team or Team(0, 1)):
+        found.append(float(step.loss))
+        if len(found) == steps:
+            break
+    return found
+
+
+def weights(training: Training) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().cpu() for p in training.average.network.parameters()])
+
+
+@NAMES
+def test_a_step_in_bfloat16_is_that_in_float32_but_for_its_precision(name: str) -> None:
+    if not has_bfloat16(DEVICE):
+        pytest.skip("this device computes no bfloat16")
+    exact, coarse = (losses(begin(name, precision=p, dropout=0.0)) for p in ("float32", "bfloat16"))
+    assert coarse[0] == pytest.approx(exact[0], rel=0.01)
+    assert coarse == pytest.approx(exact, rel=0.05)
+    assert exact[-1] < exact[0]
+
+
+@NAMES
+def test_a_training_resumed_on_the_device_goes_on_as_if_it_had_not_ended(name: str, tmp_path: Path) -> None:
+    whole = begin(name)
+    expected = losses(whole)
+    first = begin(name)
+    losses(first, 5)
+    checkpoint.save_state(tmp_path / "state.pt", first.state_dict())
+    resumed = begin(name)
+    torch.manual_seed(99)
+    state = checkpoint.load_state(tmp_path / "state.pt")
+    assert state is not None
+    resumed.load_state_dict(state)
+    assert losses(resumed, 7) == pytest.approx(expected[5:], rel=1e-4)  # sums on a GPU have no fixed order
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=1e-2, atol=1e-3)
+
+
+@NAMES
+def test_an_evaluation_on_the_device_is_that_of_the_cpu(name: str) -> None:
+    model, data = model_of(name), stripes(40)
+    here = nll(model, data, batch_size=16)
+    model.network.cpu()
+    there = nll(model, data, batch_size=16)
+    torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-3)
+
+
+@NAMES
+def test_the_sampler_on_the_device_draws_what_the_definition_draws(name: str) -> None:
+    model = in_float64(model_of(name))
+    model.network.eval()
+    quick, full = (draw(model, 3, torch.Generator().manual_seed(7)) for draw in (sample, sample_full))
+    assert torch.equal(quick, full)
+    model.network.cpu()
+    assert torch.equal(sample(model, 3, torch.Generator().manual_seed(7)), quick.cpu())
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CPU's memory is not given out in parts")
+def test_a_batch_that_the_memory_does_not_hold_is_split() -> None:
+    expected = losses(begin("gated_pixelcnn", dropout=0.0, batch_size=512), 2)
+    training = begin("gated_pixelcnn", dropout=0.0, batch_size=512)
+    torch.cuda.empty_cache()
+    _, total = torch.cuda.mem_get_info()
+    allowed = torch.cuda.memory_reserved() + 150 * 2**20  # a batch of 512 needs more than twice as much
+    torch.cuda.set_per_process_memory_fraction(allowed / total)
+    try:
+        found = losses(training, 2)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert training.micro_batch < 512
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.fixture
+def group() -> Iterator[Team]:
+    """A process group of one process by the device's own network, which takes the path of many."""
+    backend = "nccl" if ON_GPU else "gloo"
+    dist.init_process_group(backend, init_method="tcp://127.0.0.1:29511", rank=0, world_size=1)
+    team = Team(0, 1)
+    team.host = dist.new_group(backend="gloo")
+    team.size = 2  # so that nothing is skipped; a group of one sums to what it is given
+    try:
+        yield team
+    finally:
+        dist.destroy_process_group()
+
+
+def test_gradients_go_through_the_device_s_own_network(group: Team) -> None:
+    gradients = [torch.full((3, 2), 2.0, device=DEVICE), torch.ones(5, device=DEVICE)]
+    loss = group.add(gradients, torch.tensor(4.0, device=DEVICE))
+    assert float(loss) == 4.0
+    assert gradients[0].tolist() == [[2.0, 2.0]] * 3
+    assert gradients[1].tolist() == [1.0] * 5
+    assert group.highest(7) == 7
+    assert group.gather("rank 0") == ["rank 0", None]
