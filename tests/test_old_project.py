@@ -1,0 +1,89 @@
+"""A project that the first release left on disk still serves: its models load, answer as before and decode archives."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pixelcnn
+from pixelcnn.data.datasets import read_split
+from tests import old_project
+
+ROOT = Path(__file__).parent.parent
+VERSIONS = ["digits/1", "digits/2", "digits-class-conditional/1", "digits-autoencoder-3/1"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return old_project.restore(tmp_path_factory.mktemp("old") / "project")
+
+
+@pytest.fixture(scope="module")
+def expected(project: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((project / "expected.json").read_text())
+    assert list(content["bits_per_dim"]) == sorted(VERSIONS, key=list(content["bits_per_dim"]).index)
+    return content
+
+
+def python(folder: Path, *arguments: str) -> str:
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_its_prepared_data_are_read(project: Path, expected: dict[str, Any]) -> None:
+    images = read_split(project / "data/prepared/digits", "test").images[:40]
+    assert hashlib.sha256(images.numpy().tobytes()).hexdigest() == expected["images_sha256"]
+
+
+def test_registered_versions_answer_as_before_by_pyfunc_and_by_load(project: Path, expected: dict[str, Any]) -> None:
+    """MLflow finds the code of the first release in a version; what is imported already is the code of today."""
+    script = f"""if True:
+        import json, mlflow, pixelcnn, torch
+        from pathlib import Path
+        from pixelcnn.data.datasets import read_split
+        mlflow.set_tracking_uri("sqlite:///mlflow.db")
+        images = read_split(Path("data/prepared/digits"), "test").images[:40]
+        answers = {{name: mlflow.pyfunc.load_model(f"models:/{{name}}").predict(images.numpy()).tolist()
+                    for name in {VERSIONS}}}
+        loaded = {{name: pixelcnn.load(f"models:/{{name}}").given for name in {VERSIONS}}}
+        print(json.dumps([answers, loaded]))
+    """
+    answers, loaded = json.loads(python(project, "-c", script).splitlines()[-1])
+    for name, bits in expected["bits_per_dim"].items():
+        np.testing.assert_allclose(answers[name], bits, rtol=1e-5, err_msg=name)
+    assert list(loaded.values()) == ["none", "none", "label", "code"]
+
+
+def test_model_folders_load(project: Path, expected: dict[str, Any]) -> None:
+    images = read_split(project / "data/prepared/digits", "test").images[:40]
+    model = pixelcnn.load(project / "models" / "digits-gated")
+    with torch.inference_mode():
+        bits = model.nll(images) / (64 * np.log(2))
+    np.testing.assert_allclose(bits.numpy(), expected["bits_per_dim"]["digits/1"], rtol=1e-5)
+
+
+def test_an_archive_decodes(project: Path) -> None:
+    call = "from pixelcnn.cli import main; main()"
+    python(project, "-c", call, "decompress", "models/digits-gated", "digits.pxc", "-o", "restored")
+    assert len(list((project / "restored").glob("*.png"))) == 40
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on(project: Path, expected: dict[str, Any]) -> None:
+    run = expected["interrupted"]["run"]
+    stage = ["-m", "pixelcnn.stages.train", run, "--data", "data/prepared/digits"]
+    said = python(project, *stage, "--out", f"models/{run}", "--report", f"reports/train/{run}")
+    assert "resuming after step" in said
+    description = json.loads((project / "models" / run / "config.json").read_text())
+    assert description["weights_sha256"] == expected["interrupted"]["weights_sha256"]
