@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pixelcnn import coding
-from pixelcnn.commands import operands
-from pixelcnn.evaluation import nll, score
+from pixelcnn.cli import operands
+from pixelcnn.evaluation.nll import nll, score
+from pixelcnn.generation import compression as coding
 
 T = TypeVar("T")
 Encode = Callable[[np.ndarray], bytes]

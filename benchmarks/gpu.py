@@ -34,12 +34,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pixelcnn
 from pixelcnn import config
-from pixelcnn.arrangement import arrange, peak, prepare
-from pixelcnn.data.datasets import Split
-from pixelcnn.distributed import Team
+from pixelcnn.data.dataset import Split
+from pixelcnn.device import arrange, peak, prepare
+from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Data, Model, build
-from pixelcnn.sampling import sample
-from pixelcnn.training import Step, Training, train
+from pixelcnn.training.distributed import Team
+from pixelcnn.training.loop import Step, Training, train
 
 DATA = Data("noise", (3, 32, 32), 256, (), {"train": "0", "validation": "1", "test": "2"})
 PLUS = {"name": "pixelcnn++", "condition": "none", "hidden_channels": 128, "num_resnets": 2, "num_resolutions": 3}

@@ -3,7 +3,7 @@
     python benchmarks/loader.py --gigabytes 20 --folder scratch
 
 One Parquet shard of 10,000 noise images of 64x64x3 is linked as often as it takes, written as the file of pixels that a
-training reads (pixelcnn.data.stream), and read in the order of a training's steps, by nothing but the feed: first with
+training reads (pixelcnn.data.loader), and read in the order of a training's steps, by nothing but the feed: first with
 the system's cache of the file emptied, then again. The folder needs the space of the file and is removed at the end.
 """
 
@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixelcnn.data.batches import Batches
-from pixelcnn.data.datasets import CARD, Card, SplitCard, write_card
-from pixelcnn.data.stream import PixelFile, feed, flatten, read
+from pixelcnn.data.dataset import CARD, Card, SplitCard, write_card
+from pixelcnn.data.loader import PixelFile, feed, flatten, read
+from pixelcnn.data.sampler import Batches
 from pixelcnn.data.writer import SplitWriter
 
 SHAPE, PER_SHARD = (3, 64, 64), 10_000

@@ -15,9 +15,9 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from pixelcnn import checkpoint
-from pixelcnn.data.datasets import Split, read_split
+from pixelcnn.data.dataset import Split, read_split
+from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Model
-from pixelcnn.sampling import sample
 
 
 def classifier(data: Split) -> SVC:

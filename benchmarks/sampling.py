@@ -20,8 +20,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from pixelcnn import config
+from pixelcnn.generation.sampling import sample, walk
 from pixelcnn.model import Data, Model, build
-from pixelcnn.sampling import sample, walk
 
 SIZES = {
     "gated_pixelcnn": {

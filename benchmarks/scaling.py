@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from tabulate import tabulate
 
-from pixelcnn.reported import si
+from pixelcnn.reporting.reports import si
 
 WINDOW = 8  # points of a curve that are averaged: a batch is a few images
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelcnn import store  # sets MLflow's switches, so it comes before MLflow itself
+from pixelcnn.tracking import store  # sets MLflow's switches, so it comes before MLflow itself
 
 # isort: split
 

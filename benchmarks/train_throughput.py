@@ -8,7 +8,7 @@
 kernels that are multiplied by their masks at each step, in float32, uncompiled. All arrangements start from the same
 weights and take turns in one run, and their medians are compared; so are the losses of their first step.
 `architectures`: the same of the other networks, without a textbook.
-`overhead`: what pixelcnn.training's whole step (order, flips, clipping, average) adds to the bare one; on a CPU, since
+`overhead`: what pixelcnn.training.loop's whole step (order, flips, clipping, average) adds to the bare one; on a CPU, since
 it waits for no device.
 
 With one thread the clock is that thread's, which others on the machine do not disturb; else it is the wall's.
@@ -29,15 +29,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelcnn import config, training
-from pixelcnn.arrangement import arrange, has_bfloat16, peak, prepare
-from pixelcnn.data.datasets import Split
-from pixelcnn.distributed import Team
+from pixelcnn import config
+from pixelcnn.data.dataset import Split
+from pixelcnn.device import arrange, has_bfloat16, peak, prepare
 from pixelcnn.model import Data, Model, build
-from pixelcnn.nn.gated_layer import GatedLayer, gated_activation
-from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
+from pixelcnn.nn.gated_pixelcnn.layer import GatedLayer, gated_activation
+from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
 from pixelcnn.nn.masked_conv import RowConv
-from pixelcnn.training import Training
+from pixelcnn.training import loop as training
+from pixelcnn.training.distributed import Team
+from pixelcnn.training.loop import Training
 
 DATA = Data("noise", (3, 32, 32), 256, (), {"train": "0", "validation": "1", "test": "2"})
 GATED = {"name": "gated_pixelcnn", "condition": "none", "first_kernel_size": 7, "head_channels": 120, "dropout": 0.0}
@@ -246,7 +247,7 @@ def overhead(args: argparse.Namespace, device: torch.device, clock: Callable[[],
 
     run.optimizer.step = timed(run.optimizer.step)  # type: ignore[method-assign]
     added = []
-    with patch("pixelcnn.training._accumulate", timed(training._accumulate)):
+    with patch("pixelcnn.training.loop._accumulate", timed(training._accumulate)):
         loop = training.train(run, images, None, Split(images[:1], None), Team(0, 1))
         for _ in range(args.repeats + 2):
             bare.clear()

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines import graph
-from pixelcnn import config, registry, store
+from pixelcnn import config
+from pixelcnn.tracking import registry, store
 
 FOLDER = Path(".dvc/tmp/challengers")  # out of sight of git and of DVC, as its own experiments
 FILES = ("dvc.yaml", ".dvcignore")

@@ -3,7 +3,7 @@
     python -m pipelines.retrain [RUN ...] [--force]
 
 Data, code and params decide, by DVC's own comparison, whether there is anything to do. A challenger meets the champion
-in the stage `register` (pixelcnn.registry), so `dvc repro` by hand follows the same rule.
+in the stage `register` (pixelcnn.tracking.registry), so `dvc repro` by hand follows the same rule.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from prefect.logging import get_run_logger
 
 from pipelines import artifacts, challenger, graph, work
 from pipelines.reproduce import NOTHING, run
-from pixelcnn import config, registry
+from pixelcnn import config
+from pixelcnn.tracking import registry
 
 JUDGED_BY = "register"  # the stage that puts a run's model into the registry and writes the receipt
 

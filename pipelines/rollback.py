@@ -6,7 +6,7 @@ python -m pipelines.rollback NAME [--to VERSION]
 import argparse
 
 from pipelines.reproduce import run
-from pixelcnn import registry
+from pixelcnn.tracking import registry
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ import torch
 
 import pixelcnn
 from pixelcnn import config as params
-from pixelcnn.data.datasets import Split
-from pixelcnn.distributed import Team
+from pixelcnn.data.dataset import Split
 from pixelcnn.model import Data, Model, build
-from pixelcnn.training import Step, Training, train
+from pixelcnn.training.distributed import Team
+from pixelcnn.training.loop import Step, Training, train
 
 Build = Callable[..., Model]
 

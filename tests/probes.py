@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pixelcnn.likelihood import Categorical
+from pixelcnn.likelihoods.categorical import Categorical
 
 Place = tuple[int, int, int]
 Field = dict[Place, frozenset[Place]]

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 import torch._dynamo  # an optimizer's first step imports it, which takes seconds: here it is done once for all
 
-from pixelcnn import checkpoint, config, distributed
-from pixelcnn.data.datasets import Split
+from pixelcnn import checkpoint, config
+from pixelcnn.data.dataset import Split
 from pixelcnn.model import Data, build
-from pixelcnn.training import Training, train
+from pixelcnn.training import distributed
+from pixelcnn.training.loop import Training, train
 
 NETWORK = {
     "name": "gated_pixelcnn", "condition": "label", "num_layers": 2, "hidden_channels": 12, "kernel_size": 3,

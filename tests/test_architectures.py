@@ -8,11 +8,11 @@ import torch
 from pydantic import TypeAdapter
 
 from pixelcnn import checkpoint, config
-from pixelcnn.data.datasets import Split
-from pixelcnn.evaluation import nll
+from pixelcnn.data.dataset import Split
+from pixelcnn.evaluation.nll import nll
+from pixelcnn.generation.sampling import sample, sample_full
 from pixelcnn.model import ARCHITECTURES, Data, Model, build
-from pixelcnn.sampling import sample, sample_full
-from pixelcnn.training import Training
+from pixelcnn.training.loop import Training
 from tests.conftest import steps
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pixelcnn.likelihood import Categorical
+from pixelcnn.likelihoods.categorical import Categorical
 from pixelcnn.model import Model
 from pixelcnn.nn.autoencoder import PixelCNNAutoencoder
 from pixelcnn.nn.conditioning import MapCondition, VectorCondition

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelcnn import baselines
+from pixelcnn.evaluation import baselines
 from pixelcnn.stages import baseline
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pixelcnn.between import interpolate, reconstruct
-from pixelcnn.sampling import sample
+from pixelcnn.generation.interpolation import interpolate, reconstruct
+from pixelcnn.generation.sampling import sample
 from tests.test_architectures import flat_images, model_of
 
 

@@ -13,14 +13,15 @@ import torch
 from ruamel.yaml import YAML
 
 import pixelcnn
-from pixelcnn import candidate, checkpoint, config
+from pixelcnn import checkpoint, config
 from pixelcnn.cli import main
+from pixelcnn.tracking import model_package as candidate
 from tests.conftest import DEMO, Build
 from tests.report_files import write_json
 
 with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
     warnings.simplefilter("ignore")
-    import pixelcnn.registry
+    import pixelcnn.tracking.registry
 
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"

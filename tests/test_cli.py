@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelcnn import commands, config
+from pixelcnn import cli, config
 from pixelcnn.cli import VERBS, main
 
 
@@ -61,7 +61,7 @@ def test_every_verb_is_a_module_with_its_own_help(capsys: pytest.CaptureFixture[
             main([verb, "--help"])
         assert end.value.code == 0
         assert f"usage: pixelcnn {verb}" in capsys.readouterr().out
-    modules = {path.stem for path in Path(commands.__path__[0]).glob("*.py")}
+    modules = {path.stem for path in Path(cli.__path__[0]).glob("*.py")}
     assert modules == {*VERBS, "__init__", "operands"}
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pixelcnn import checkpoint, coding
-from pixelcnn.coding import compress, decompress, pack, shares, unpack
+from pixelcnn import checkpoint
+from pixelcnn.generation import compression as coding
+from pixelcnn.generation.compression import compress, decompress, pack, shares, unpack
+from pixelcnn.generation.sampling import sample
 from pixelcnn.model import ARCHITECTURES, Model
-from pixelcnn.sampling import sample
 from tests.conftest import Build, images
 from tests.test_architectures import SIZES, model_of
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelcnn import checkpoint, coding, pictures
+from pixelcnn import checkpoint
 from pixelcnn.cli import main
-from pixelcnn.data import datasets
-from pixelcnn.data.datasets import Split, image_hash, write_card
+from pixelcnn.data import dataset as datasets
+from pixelcnn.data.dataset import Split, image_hash, write_card
 from pixelcnn.data.writer import SplitWriter
-from pixelcnn.evaluation import nll
+from pixelcnn.evaluation.nll import nll
+from pixelcnn.generation import compression as coding
+from pixelcnn.generation import grids as pictures
 from pixelcnn.model import Model
 from tests.conftest import images
 from tests.test_architectures import model_of
@@ -137,7 +139,7 @@ def test_what_cannot_be_sampled_is_refused(refused: Refused) -> None:
 def test_a_model_of_the_registry_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     registry = SimpleNamespace(fetch=lambda uri: asked.append(uri) or Path("grey"))
-    monkeypatch.setitem(sys.modules, "pixelcnn.registry", registry)
+    monkeypatch.setitem(sys.modules, "pixelcnn.tracking.registry", registry)
     run("sample models:/digits@champion --num 1 -o one")
     assert asked == ["models:/digits@champion"]
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelcnn import checkpoint, pictures
-from pixelcnn.between import interpolate, reconstruct
+from pixelcnn import checkpoint
 from pixelcnn.cli import main
-from pixelcnn.sampling import in_float64
+from pixelcnn.generation import grids as pictures
+from pixelcnn.generation.interpolation import interpolate, reconstruct
+from pixelcnn.generation.sampling import in_float64
 from tests.test_architectures import flat_images, model_of
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelcnn import pictures
+from pixelcnn.generation import grids as pictures
 
 
 @pytest.mark.parametrize("channels", [1, 3])

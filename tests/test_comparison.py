@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pixelcnn.comparison import compare
+from pixelcnn.evaluation.comparison import compare
 
 N = 400
 

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pixelcnn import config
-from pixelcnn.commands.suite import SUITES
+from pixelcnn.cli.suite import SUITES
 from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pixelcnn.data import datasets
-from pixelcnn.data.datasets import (
+from pixelcnn.data import dataset as datasets
+from pixelcnn.data.dataset import (
     Card,
     SplitName,
     fingerprint,

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelcnn import checkpoint, distributed
-from pixelcnn.distributed import Team
+from pixelcnn import checkpoint
+from pixelcnn.training import distributed
+from pixelcnn.training.distributed import Team
 from tests.processes import Outcome, go
 
 

@@ -21,17 +21,28 @@ PLUMBING = {
     "pixelcnn.config",
     "pixelcnn.progress",
     "pixelcnn.stages",
-    "pixelcnn.tracking",
-    "pixelcnn.outbox",
-    "pixelcnn.store",
+    "pixelcnn.tracking.runs",
+    "pixelcnn.tracking.outbox",
+    "pixelcnn.tracking.store",
     "pixelcnn.checkpoint",
-    "pixelcnn.pyfunc",
+    "pixelcnn.tracking.pyfunc",
 }
 # register hands on a finished model: how it is built and read changes nothing of its version; train draws pictures of
 # what it has learnt, and learns nothing from them
 HANDED_ON = {
-    "train": ("pixelcnn.gallery", "pixelcnn.sampling", "pixelcnn.between", "pixelcnn.pictures"),
-    "register": ("pixelcnn.model", "pixelcnn.nn", "pixelcnn.likelihood", "pixelcnn.logistic_mixture", "pixelcnn.data"),
+    "train": (
+        "pixelcnn.generation.sample_grids",
+        "pixelcnn.generation.sampling",
+        "pixelcnn.generation.interpolation",
+        "pixelcnn.generation.grids",
+    ),
+    "register": (
+        "pixelcnn.model",
+        "pixelcnn.nn",
+        "pixelcnn.likelihoods.categorical",
+        "pixelcnn.likelihoods.logistic_mixture",
+        "pixelcnn.data",
+    ),
 }
 
 

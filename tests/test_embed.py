@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pixelcnn import config
-from pixelcnn.data.datasets import Card, image_hash, read_card, read_split, write_card
+from pixelcnn.data.dataset import Card, image_hash, read_card, read_split, write_card
 from pixelcnn.data.writer import SplitWriter
 from pixelcnn.stages import embed
 from tests.conftest import DEMO
@@ -143,8 +143,8 @@ def test_a_classifier_learns_the_classes_and_its_top_layer_is_the_embedding(
 
 
 def test_a_classifier_needs_labels(prepared: Path) -> None:
-    from pixelcnn.data.datasets import Split
-    from pixelcnn.embedding import train_classifier
+    from pixelcnn.data.dataset import Split
+    from pixelcnn.data.embedder import train_classifier
 
     settings = config.Classifier(
         source="classifier", dataset="plain", network="resnet18", dims=5, seed=0, steps=1, batch_size=8,

@@ -11,13 +11,13 @@ import torch.distributed as dist
 from pydantic import TypeAdapter
 
 from pixelcnn import checkpoint, config
-from pixelcnn.arrangement import arrange, has_bfloat16, prepare
-from pixelcnn.data.datasets import Split
-from pixelcnn.distributed import Team
-from pixelcnn.evaluation import nll
+from pixelcnn.data.dataset import Split
+from pixelcnn.device import arrange, has_bfloat16, prepare
+from pixelcnn.evaluation.nll import nll
+from pixelcnn.generation.sampling import in_float64, sample, sample_full
 from pixelcnn.model import Data, Model, build
-from pixelcnn.sampling import in_float64, sample, sample_full
-from pixelcnn.training import Training, train
+from pixelcnn.training.distributed import Team
+from pixelcnn.training.loop import Training, train
 
 DEVICE = torch.device(os.environ.get("PIXELCNN_TEST_DEVICE", "cuda"))
 ON_GPU = DEVICE.type == "cuda"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pixelcnn.likelihood import Categorical, bits_per_dim, draw
+from pixelcnn.likelihoods.categorical import Categorical, bits_per_dim, draw
 from tests.conftest import Build, images
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelcnn.logistic_mixture import LogisticMixture, log1mexp, log_bin
+from pixelcnn.likelihoods.logistic_mixture import LogisticMixture, log1mexp, log_bin
 
 EXTREMES = (0.0, 1.0, 30.0, 1e3, 1e6)  # factors of normal parameters: tails, scales from exp(-7) to far past any image
 

@@ -20,9 +20,9 @@ import torch
 import pixelcnn
 from pixelcnn import checkpoint
 from pixelcnn.cli import main
-from pixelcnn.evaluation import Score
+from pixelcnn.evaluation.nll import Score
+from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Model
-from pixelcnn.sampling import sample
 from tests.conftest import images
 from tests.servers import free_port
 from tests.test_architectures import model_of
@@ -31,7 +31,7 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
     warnings.simplefilter("ignore")
     import mlflow
 
-    from pixelcnn import registry
+    from pixelcnn.tracking import registry
 
 
 class Bomb:
@@ -64,7 +64,7 @@ def registered(folder: Path) -> Iterator[dict[str, registry.Receipt]]:
         patch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is put back, since MLflow itself sets it
         patch.delenv("MLFLOW_TRACKING_URI")
         patch.chdir(folder)
-        patch.setattr("pixelcnn.store.LOCAL_STORE", folder / "mlflow.db")  # MLflow keeps a store per URI
+        patch.setattr("pixelcnn.tracking.store.LOCAL_STORE", folder / "mlflow.db")  # MLflow keeps a store per URI
         kinds = {condition: register("gated_pixelcnn", condition) for condition in ("none", "label", "embedding")}
         yield kinds | {"code": register("pixelcnn_autoencoder", "code-map")}
 

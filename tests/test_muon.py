@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pixelcnn.muon import Muon, orthogonalised
+from pixelcnn.training.muon import Muon, orthogonalised
 
 
 def kernel(gradient: torch.Tensor) -> torch.nn.Parameter:

@@ -9,7 +9,7 @@ from torch import Tensor
 from pixelcnn import config
 from pixelcnn.model import ARCHITECTURES, CONDITIONS, Data, Model, build
 from pixelcnn.nn.conditioning import NoCondition
-from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
+from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
 from tests.conftest import Build, images, labels
 from tests.probes import excess, noise

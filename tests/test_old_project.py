@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pixelcnn
-from pixelcnn.data.datasets import read_split
+from pixelcnn.data.dataset import read_split
 from tests import old_project
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def test_registered_versions_answer_as_before_by_pyfunc_and_by_load(project: Pat
     script = f"""if True:
         import json, mlflow, pixelcnn, torch
         from pathlib import Path
-        from pixelcnn.data.datasets import read_split
+        from pixelcnn.data.dataset import read_split
         mlflow.set_tracking_uri("sqlite:///mlflow.db")
         images = read_split(Path("data/prepared/digits"), "test").images[:40]
         answers = {{name: mlflow.pyfunc.load_model(f"models:/{{name}}").predict(images.numpy()).tolist()

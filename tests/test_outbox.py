@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelcnn import outbox
-from pixelcnn.outbox import Courier, Event, Outbox, abandoned
+from pixelcnn.tracking import outbox
+from pixelcnn.tracking.outbox import Courier, Event, Outbox, abandoned
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelcnn.generation.sampling import sample, sample_full, walk
 from pixelcnn.nn.conditioning import LabelCondition, NoCondition
-from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
-from pixelcnn.sampling import sample, sample_full, walk
+from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
 from tests.conftest import Build, labels
 
 

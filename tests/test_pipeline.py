@@ -231,8 +231,8 @@ def test_measuring_a_budget_trains_no_model_and_leaves_nothing_behind(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(finished)
-    monkeypatch.setattr("pixelcnn.training.SECONDS_MEASURED", 0.1)
-    monkeypatch.setattr("pixelcnn.data.stream.OF_MEMORY", 0.0)  # so that the images are read from a file
+    monkeypatch.setattr("pixelcnn.training.loop.SECONDS_MEASURED", 0.1)
+    monkeypatch.setattr("pixelcnn.data.loader.OF_MEMORY", 0.0)  # so that the images are read from a file
     monkeypatch.setattr(sys, "argv", [*train_command("measured")[2:], "--measure", "1"])
     before = sorted(finished.rglob("*"))
     importlib.import_module("pixelcnn.stages.train").main()

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelcnn.likelihood import Categorical
+from pixelcnn.architectures.pixelcnn.network import PixelCNN, ResidualBlock
+from pixelcnn.generation.sampling import walk
+from pixelcnn.likelihoods.categorical import Categorical
 from pixelcnn.nn.causal_conv import CausalConv
 from pixelcnn.nn.conditioning import NoCondition
-from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
+from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
 from pixelcnn.nn.head import Head, Scale
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
-from pixelcnn.nn.pixelcnn import PixelCNN, ResidualBlock
-from pixelcnn.sampling import walk
 from tests.probes import Field, Place, Shape, earlier, excess, image, masked_convolution, measured, noise
 
 SIZES = {"num_layers": 2, "hidden_channels": 12, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 12}

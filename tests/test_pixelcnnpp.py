@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelcnn.likelihood import bits_per_dim, draw
-from pixelcnn.logistic_mixture import LogisticMixture
+from pixelcnn.architectures.pixelcnnpp.network import PixelCNNPlusPlus
+from pixelcnn.likelihoods.categorical import bits_per_dim, draw
+from pixelcnn.likelihoods.logistic_mixture import LogisticMixture
 from pixelcnn.nn.conditioning import LabelCondition, NoCondition
-from pixelcnn.nn.pixelcnnpp import PixelCNNPlusPlus
 
 LEVELS = 4
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelcnn.coding import compress, decompress
+from pixelcnn.architectures.pixelcnnpp.network import PixelCNNPlusPlus
+from pixelcnn.generation.compression import compress, decompress
+from pixelcnn.generation.sampling import FullStepper, Stepper, complete, is_incremental, sample, sample_full, walk
 from pixelcnn.model import Model
 from pixelcnn.nn.conditioning import LabelCondition, MapCondition
-from pixelcnn.nn.pixelcnnpp import PixelCNNPlusPlus
-from pixelcnn.sampling import FullStepper, Stepper, complete, is_incremental, sample, sample_full, walk
 from tests.test_architectures import model_of
 from tests.test_pixelcnnpp import images, network, one_thread
 
@@ -174,7 +174,7 @@ def test_completions_are_those_of_full_passes(model: Model, monkeypatch: pytest.
     known[:2], known[2, 1], known[3, 3:] = True, True, True
     given = torch.randint(0, 8, (4, *model.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     quick = complete(model, given, known, torch.Generator().manual_seed(2), cond)
-    monkeypatch.setattr("pixelcnn.sampling.is_incremental", lambda _: False)
+    monkeypatch.setattr("pixelcnn.generation.sampling.is_incremental", lambda _: False)
     assert torch.equal(quick, complete(model, given, known, torch.Generator().manual_seed(2), cond))
     assert torch.equal(quick[..., known], given[..., known])
     assert not torch.equal(quick, given)
@@ -188,7 +188,7 @@ def test_archives_are_those_of_full_passes_and_give_the_images_back(
     archive = compress(model, given, 2, label)
     back = decompress(model, archive)
     assert all(torch.equal(back[name], x) for name, x in given.items())
-    monkeypatch.setattr("pixelcnn.sampling.is_incremental", lambda _: False)
+    monkeypatch.setattr("pixelcnn.generation.sampling.is_incremental", lambda _: False)
     assert compress(model, given, 2, label) == archive
 
 

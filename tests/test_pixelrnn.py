@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelcnn.likelihood import Categorical
+from pixelcnn.likelihoods.categorical import Categorical
 from pixelcnn.nn.conditioning import NoCondition
-from pixelcnn.nn.lstm_layers import DiagonalLSTM, RowLSTM, lstm_step, skew, unskew
+from pixelcnn.nn.lstm import DiagonalLSTM, RowLSTM, lstm_step, skew, unskew
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
 from pixelcnn.nn.pixelrnn import PixelRNN, diagonal_bilstm, row_lstm
 from tests.probes import (

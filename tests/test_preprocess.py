@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pixelcnn import config
-from pixelcnn.data.datasets import Card, fingerprint, image_hash, read_card, read_split
+from pixelcnn.data.dataset import Card, fingerprint, image_hash, read_card, read_split
 from pixelcnn.data.sources import Source
 from pixelcnn.stages import preprocess as stage
 from tests import publishers

@@ -12,11 +12,14 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 import pixelcnn
-from pixelcnn import candidate, checkpoint, coding, config, pictures, pretrained
+from pixelcnn import checkpoint, config, pretrained
 from pixelcnn.cli import main
-from pixelcnn.likelihood import bits_per_dim
+from pixelcnn.generation import compression as coding
+from pixelcnn.generation import grids as pictures
+from pixelcnn.generation.sampling import begin, in_float64, sample, walk
+from pixelcnn.likelihoods.categorical import bits_per_dim
 from pixelcnn.model import Model
-from pixelcnn.sampling import begin, in_float64, sample, walk
+from pixelcnn.tracking import model_package as candidate
 
 FOLDERS = pretrained.folders()
 MODELS = pytest.mark.parametrize("name", FOLDERS)

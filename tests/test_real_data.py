@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelcnn import candidate, checkpoint, config, pretrained
-from pixelcnn.data.datasets import Card, join_fingerprints, read_split
+from pixelcnn import checkpoint, config, pretrained
+from pixelcnn.data.dataset import Card, join_fingerprints, read_split
 from pixelcnn.data.sources import SOURCES
-from pixelcnn.evaluation import nll, score
+from pixelcnn.evaluation.nll import nll, score
 from pixelcnn.stages.download import download
 from pixelcnn.stages.preprocess import preprocess
+from pixelcnn.tracking import model_package as candidate
 
 ARCHIVES = os.environ.get("PIXELCNN_ARCHIVES", "")
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from pixelcnn import checkpoint
-from pixelcnn.evaluation import Score
+from pixelcnn.evaluation.nll import Score
 
 from .conftest import Build
 
 with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
     warnings.simplefilter("ignore")
-    from pixelcnn import registry
+    from pixelcnn.tracking import registry
 
 CHAMPION = np.random.default_rng(0).normal(3, 0.5, 200)
 Arrive = Callable[..., registry.Receipt]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pixelcnn import config, reported, results
-from pixelcnn.published import ROWS, published
+from pixelcnn import config
+from pixelcnn.reporting import reports as reported
+from pixelcnn.reporting import tables as results
+from pixelcnn.reporting.published import ROWS, published
 from tests import report_files
 from tests.report_files import CIFAR, DIGITS, GATED, LABELLED, SAMPLE, SMALL
 

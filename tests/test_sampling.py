@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from pixelcnn.sampling import FullStepper, complete, in_float64, is_prefix, sample, sample_full, uniforms, walk
+from pixelcnn.generation.sampling import (
+    FullStepper,
+    complete,
+    in_float64,
+    is_prefix,
+    sample,
+    sample_full,
+    uniforms,
+    walk,
+)
 from tests.conftest import Build, images, labels
 from tests.test_architectures import model_of
 

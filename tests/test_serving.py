@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from pixelcnn import checkpoint
-from pixelcnn.likelihood import bits_per_dim
+from pixelcnn.likelihoods.categorical import bits_per_dim
 from pixelcnn.model import Model
 from tests.conftest import images
 from tests.servers import free_port
@@ -29,7 +29,7 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
     from fastapi.testclient import TestClient
     from mlflow.pyfunc import PyFuncModel, scoring_server
 
-    from pixelcnn import registry
+    from pixelcnn.tracking import registry
 
 Pair = tuple[Model, PyFuncModel]
 

@@ -8,12 +8,12 @@ import psutil
 import pytest
 import torch
 
-from pixelcnn.data import stream
-from pixelcnn.data.batches import Batches
-from pixelcnn.data.datasets import CARD, Split, read_card, read_split, write_card
-from pixelcnn.data.stream import PixelFile, feed, flatten, is_large, read
-from pixelcnn.distributed import Team
-from pixelcnn.training import Training, train
+from pixelcnn.data import loader as stream
+from pixelcnn.data.dataset import CARD, Split, read_card, read_split, write_card
+from pixelcnn.data.loader import PixelFile, feed, flatten, is_large, read
+from pixelcnn.data.sampler import Batches
+from pixelcnn.training.distributed import Team
+from pixelcnn.training.loop import Training, train
 from tests.conftest import Build
 from tests.publishers import SHAPE, noise
 from tests.test_datasets import write

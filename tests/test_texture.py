@@ -9,11 +9,11 @@ import torch
 
 from pixelcnn import config
 from pixelcnn.data import texture
-from pixelcnn.data.datasets import Split, fingerprint, image_hash
+from pixelcnn.data.dataset import Split, fingerprint, image_hash
 from pixelcnn.data.sources import SOURCES
-from pixelcnn.evaluation import nll
+from pixelcnn.evaluation.nll import nll
 from pixelcnn.model import Data, build
-from pixelcnn.training import Training
+from pixelcnn.training.loop import Training
 from tests.conftest import steps
 
 DIMS = math.prod(texture.SHAPE)

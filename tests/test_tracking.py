@@ -18,8 +18,9 @@ from mlflow.entities import Run
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from PIL import Image
 
-from pixelcnn import outbox, store, tracking
-from pixelcnn.data.datasets import Card, SplitCard
+from pixelcnn.data.dataset import Card, SplitCard
+from pixelcnn.tracking import outbox, store
+from pixelcnn.tracking import runs as tracking
 from tests.servers import free_port, mlflow_server
 from tests.test_datasets import card
 
@@ -246,7 +247,7 @@ def test_what_the_store_refuses_is_said_to_be_lost_and_the_rest_arrives(capsys: 
 TRAINING = """
 import sys, time
 from pathlib import Path
-from pixelcnn import tracking
+from pixelcnn.tracking import runs as tracking
 from tests.test_tracking import PARAMS, data
 with tracking.training_run(sys.argv[1], "", PARAMS, data(), None):
     for step in range(1, int(sys.argv[2]) + 1):
@@ -310,7 +311,7 @@ def test_a_server_killed_in_the_middle_of_a_training_gets_all_in_the_end(here: P
         assert "the rest waits in mlruns/_unsent/" in said
         assert count(database) < 2000
         with mlflow_server(here / "server", port):
-            command = [sys.executable, "-m", "pixelcnn.tracking"]
+            command = [sys.executable, "-m", "pixelcnn.tracking.runs"]
             sent = subprocess.run(command, cwd=here, env=environment(uri), capture_output=True, text=True, check=True)
             assert "1 run" in sent.stdout
     assert child.returncode == 0, said

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from pixelcnn import checkpoint, config, training
-from pixelcnn.arrangement import Compiled, peak
-from pixelcnn.data.batches import Batches, flip, mirrored
-from pixelcnn.data.datasets import Split
-from pixelcnn.distributed import Team
+from pixelcnn import checkpoint, config
+from pixelcnn.data.dataset import Split
+from pixelcnn.data.sampler import Batches, flip, mirrored
+from pixelcnn.device import Compiled, peak
 from pixelcnn.model import Model
-from pixelcnn.muon import Muon
-from pixelcnn.training import Step, Training, finite_mean, learning_rate, steps_within, train, update_average
+from pixelcnn.training import loop as training
+from pixelcnn.training.distributed import Team
+from pixelcnn.training.loop import Step, Training, finite_mean, learning_rate, steps_within, train, update_average
+from pixelcnn.training.muon import Muon
 from tests.conftest import Build
 
 SETTINGS: dict[str, Any] = {

@@ -21,6 +21,6 @@ def load(source: str | Path, device: str = "cpu") -> "Model":
     """
     # Imported here: `import pixelcnn` is at once, and a folder waits for no MLflow
     if str(source).startswith("models:/"):
-        source = import_module("pixelcnn.registry").fetch(str(source))
+        source = import_module("pixelcnn.tracking.registry").fetch(str(source))
     model: Model = import_module("pixelcnn.checkpoint").load(pretrained.find(source), device)
     return model

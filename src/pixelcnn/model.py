@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from pixelcnn import config
-from pixelcnn.data.datasets import Card, Split
-from pixelcnn.likelihood import Categorical, Likelihood
-from pixelcnn.logistic_mixture import LogisticMixture
+from pixelcnn.architectures.pixelcnn.network import PixelCNN
+from pixelcnn.architectures.pixelcnnpp.network import PixelCNNPlusPlus
+from pixelcnn.data.dataset import Card, Split
+from pixelcnn.likelihoods.categorical import Categorical, Likelihood
+from pixelcnn.likelihoods.logistic_mixture import LogisticMixture
 from pixelcnn.nn.autoencoder import PixelCNNAutoencoder, SquaredErrorAutoencoder
 from pixelcnn.nn.conditioning import LabelCondition, MapCondition, NoCondition, VectorCondition
-from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
-from pixelcnn.nn.pixelcnn import PixelCNN
-from pixelcnn.nn.pixelcnnpp import PixelCNNPlusPlus
+from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
 from pixelcnn.nn.pixelrnn import diagonal_bilstm, row_lstm
 
 Shape = tuple[int, int, int]  # C, H, W

@@ -1,6 +1,6 @@
 """The models that come with pixelcnn: wherever a model's folder is wanted, their names will do.
 
-They lie in the package pixelcnn_pretrained, each as `pixelcnn models pack` wrote it (pixelcnn.candidate).
+They lie in the package pixelcnn_pretrained, each as `pixelcnn models pack` wrote it (pixelcnn.tracking.model_package).
 """
 
 from importlib.util import find_spec

@@ -99,7 +99,7 @@ def ask(folder: Path) -> dict[str, Any]:
     script = """if True:
         import hashlib, json, mlflow
         from pathlib import Path
-        from pixelcnn.data.datasets import read_split
+        from pixelcnn.data.dataset import read_split
         mlflow.set_tracking_uri("sqlite:///mlflow.db")
         images = read_split(Path("data/prepared/digits"), "test").images[:40].numpy()
         names = [model.name for model in mlflow.MlflowClient().search_registered_models()]

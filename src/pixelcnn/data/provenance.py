@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pixelcnn.data.datasets import SplitCard, SplitName, join_fingerprints
+from pixelcnn.data.dataset import SplitCard, SplitName, join_fingerprints
 from pixelcnn.data.sources import PublishedSplit, Source
 
 

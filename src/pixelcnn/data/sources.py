@@ -32,7 +32,7 @@ class Source:
 
     `archives` maps a split to the sets of files any one of which is the whole split; the first is the one fetched.
     `shape` is (C, H, W), pixel values are 0 .. levels - 1, and labels in the files count from `first_label`.
-    `fingerprints` identify the complete splits whatever their order (pixelcnn.data.datasets), where they are known.
+    `fingerprints` identify the complete splits whatever their order (pixelcnn.data.dataset), where they are known.
     """
 
     title: str

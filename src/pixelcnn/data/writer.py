@@ -1,4 +1,4 @@
-"""The writer of prepared splits: images one by one into Parquet shards (pixelcnn.data.datasets reads them)."""
+"""The writer of prepared splits: images one by one into Parquet shards (pixelcnn.data.dataset reads them)."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelcnn.data.datasets import SplitCard, SplitName, fingerprint, shard_schema
+from pixelcnn.data.dataset import SplitCard, SplitName, fingerprint, shard_schema
 
 ROWS_PER_GROUP = 256  # images that a writer holds in memory
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pixelcnn.nn.conditioning import MapCondition
-from pixelcnn.nn.gated_pixelcnn import GatedPixelCNN
-from pixelcnn.nn.gated_stepper import Stepper
+from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
+from pixelcnn.nn.gated_pixelcnn.stepper import Stepper
 from pixelcnn.nn.head import Scale
 
 

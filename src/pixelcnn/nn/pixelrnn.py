@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pixelcnn.nn.causal_conv import CausalConv
 from pixelcnn.nn.head import Head, Scale, check_sizes
-from pixelcnn.nn.lstm_layers import DiagonalBiLSTM, RowLSTM
+from pixelcnn.nn.lstm import DiagonalBiLSTM, RowLSTM
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelcnn import baselines, config
-from pixelcnn.data import datasets, texture
-from pixelcnn.likelihood import bits_per_dim
+from pixelcnn import config
+from pixelcnn.data import dataset as datasets
+from pixelcnn.data import texture
+from pixelcnn.evaluation import baselines
+from pixelcnn.likelihoods.categorical import bits_per_dim
 from pixelcnn.stages import run
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixelcnn import config
-from pixelcnn.data.datasets import (
+from pixelcnn.data.dataset import (
     CARD,
     Card,
     EmbeddingsCard,
@@ -57,7 +57,7 @@ def from_classifier(settings: config.Classifier, card: Card, data: Path) -> tupl
     """Embeddings of all splits by a network trained on the train split, and how well it classifies the test split."""
     import torch
 
-    from pixelcnn.embedding import accuracy, embed, train_classifier
+    from pixelcnn.data.embedder import accuracy, embed, train_classifier
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     splits = {name: read_split(data, name) for name in SPLITS}

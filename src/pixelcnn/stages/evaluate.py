@@ -11,16 +11,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pixelcnn import checkpoint, config, tracking
-from pixelcnn.arrangement import prepare
-from pixelcnn.data.datasets import Split, SplitName, read_card, read_rows, read_split
-from pixelcnn.evaluation import Score, nll, score
-from pixelcnn.gallery import chosen, draw_pictures
-from pixelcnn.likelihood import bits_per_dim
+from pixelcnn import checkpoint, config
+from pixelcnn.data.dataset import Split, SplitName, read_card, read_rows, read_split
+from pixelcnn.device import prepare
+from pixelcnn.evaluation.nll import Score, nll, score
+from pixelcnn.generation.grids import save_grid
+from pixelcnn.generation.sample_grids import chosen, draw_pictures
+from pixelcnn.likelihoods.categorical import bits_per_dim
 from pixelcnn.model import Data, Model
-from pixelcnn.pictures import save_grid
 from pixelcnn.progress import progress
 from pixelcnn.stages import run
+from pixelcnn.tracking import runs as tracking
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
     files = {ending: args.out.with_suffix(f".{ending}") for ending in ("parquet", "json", "png")}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sha256 = checkpoint.read_config(args.model)["weights_sha256"]
-    table.attrs = {"weights_sha256": sha256}  # whose these are: pixelcnn.candidate asks
+    table.attrs = {"weights_sha256": sha256}  # whose these are: pixelcnn.tracking.model_package asks
     table.to_parquet(files["parquet"], index=False)
     files["json"].write_text(json.dumps(scores, indent=2) + "\n")
     pictures = draw_pictures(model, splits["test"], settings, args.run)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from pixelcnn import config
 from pixelcnn.data.archives import Item, decode_png, read_images
-from pixelcnn.data.datasets import CARD, Card, SplitCard, SplitName, image_hash, write_card
+from pixelcnn.data.dataset import CARD, Card, SplitCard, SplitName, image_hash, write_card
 from pixelcnn.data.provenance import check_counts, is_comparable
 from pixelcnn.data.sources import SOURCES, PublishedSplit, Source
 from pixelcnn.data.writer import SplitWriter

@@ -10,9 +10,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from pixelcnn import config, registry
-from pixelcnn.candidate import of_run
+from pixelcnn import config
 from pixelcnn.stages import run
+from pixelcnn.tracking import registry
+from pixelcnn.tracking.model_package import of_run
 
 
 def main() -> None:

@@ -12,8 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pixelcnn import config, reported, results
-from pixelcnn.reported import si
+from pixelcnn import config
+from pixelcnn.reporting import reports as reported
+from pixelcnn.reporting import tables as results
+from pixelcnn.reporting.reports import si
 from pixelcnn.stages import run as run_stage
 
 PALETTE = ("#c2572b", "#2f7fb8", "#5a9a3c", "#9a62b5", "#c79a1b", "#3aa394")  # legible on paper and on black
@@ -37,7 +39,7 @@ def write(reports: Path, params: config.Params, out: Path) -> None:
 def page(sections: list[dict[str, Any]]) -> str:
     """The HTML page of these data sets' sections: no script, nothing loaded from elsewhere."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pixelcnn"),
+        loader=jinja2.PackageLoader("pixelcnn.reporting"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

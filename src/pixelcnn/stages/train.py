@@ -22,16 +22,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelcnn import checkpoint, config, distributed, tracking
-from pixelcnn.arrangement import arrange, has_bfloat16, prepare
-from pixelcnn.data import stream
-from pixelcnn.data.datasets import Card, Split, read_card, read_split
-from pixelcnn.distributed import Team
-from pixelcnn.gallery import draw_pictures
-from pixelcnn.journal import Journal
+from pixelcnn import checkpoint, config
+from pixelcnn.data import loader as stream
+from pixelcnn.data.dataset import Card, Split, read_card, read_split
+from pixelcnn.device import arrange, has_bfloat16, prepare
+from pixelcnn.generation.sample_grids import draw_pictures
 from pixelcnn.model import Data, Model, build
 from pixelcnn.stages import run
-from pixelcnn.training import Training, steps_within
+from pixelcnn.tracking import runs as tracking
+from pixelcnn.training import distributed
+from pixelcnn.training.distributed import Team
+from pixelcnn.training.fit import Journal
+from pixelcnn.training.loop import Training, steps_within
 
 CHECKPOINTS = Path("checkpoints")
 

@@ -1,0 +1,123 @@
+"""`pixelcnn models`: those that are registered and those that come with pixelcnn; into the registry and out of it.
+
+A registered model is NAME, which means its champion, NAME@ALIAS or NAME/VERSION.
+"""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+from tabulate import tabulate
+
+import pixelcnn
+from pixelcnn import config, pretrained
+
+MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="every version of every registered model, and what comes with pixelcnn")
+    show = actions.add_parser("show", help="the card of a version: what, data, numbers, licence")
+    show.add_argument("model", metavar="MODEL", help=MODEL)
+    download = actions.add_parser("download", help="a folder that needs neither registry nor network")
+    download.add_argument("model", metavar="MODEL", help=MODEL)
+    download.add_argument("-o", "--out", type=Path, help="the folder (default: NAME-VERSION, here)")
+    pack = actions.add_parser("pack", help="a run of this project as a folder, to be registered elsewhere")
+    pack.add_argument("entry", metavar="RUN", help="a finished entry of params.yaml's runs")
+    pack.add_argument("-o", "--out", type=Path, required=True, help="a new folder")
+    register = actions.add_parser("register", help="a version of what `pack` made or of what comes with pixelcnn")
+    register.add_argument("model", metavar="FOLDER", help=f"that `pack` made, or {_shipped()}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what ACTION says."""
+    if args.action == "pack":
+        _pack(args.entry, args.out)
+        return
+    from pixelcnn.tracking.store import answering  # MLflow takes seconds
+
+    with answering():
+        match args.action:
+            case "list":
+                _list()
+            case "show":
+                _show(uri(args.model))
+            case "download":
+                _download(uri(args.model), args.out)
+            case "register":
+                _register(args.model)
+
+
+def _shipped() -> str:
+    return ", ".join(pretrained.folders()) or "none"
+
+
+def uri(model: str) -> str:
+    """The registry's URI of a MODEL."""
+    model = model.removeprefix("models:/")
+    if not re.fullmatch(r"[^/@]+(@[^/@]+|/\d+)?", model):
+        raise ValueError(f"MODEL: {model!r} is neither {MODEL}")
+    return f"models:/{model}" if re.search("[@/]", model) else f"models:/{model}@champion"
+
+
+def _list() -> None:
+    from pixelcnn.tracking import registry, store
+
+    rows = [
+        (v.name, v.version, ", ".join(v.aliases), v.test, v.error, v.run, f"{v.registered:%Y-%m-%d %H:%M}")
+        for v in (registry.catalogue() if store.is_there() else [])
+    ]
+    headers = ["model", "version", "aliases", "test bits/dim", "±", "run", "registered"]
+    print(
+        tabulate(rows, headers, floatfmt=("", "", "", ".3f", ".3f"), missingval="") if rows else "no model registered"
+    )
+    print(f"\nwith pixelcnn: {_shipped()}; `pixelcnn models register NAME` puts one into this list")
+
+
+def _show(address: str) -> None:
+    from pixelcnn.tracking import registry
+
+    version = registry.describe(address)
+    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
+    print(f"{version.name} version {version.version}{aliases}, run {version.run}\n\n{version.card}")
+
+
+def _download(address: str, out: Path | None) -> None:
+    from pixelcnn.tracking import registry
+
+    version = registry.describe(address)
+    folder = out or Path(f"{version.name}-{version.version}")
+    if folder.exists():
+        raise ValueError(f"--out: {folder} is there already")
+    source = registry.fetch(address)
+    pixelcnn.load(source)  # refuses damaged weights before anything is written
+    shutil.copytree(source, folder)
+    (folder / "README.md").write_text(f"# {version.name}, version {version.version}\n\n{version.card}\n")
+    name = pretrained.unmistakable(folder)
+    print(f'{folder}: pixelcnn.load("{name}") in Python, `pixelcnn sample {name}` here')
+
+
+def _pack(run: str, out: Path) -> None:
+    from pixelcnn.tracking import model_package as candidate
+
+    candidate.pack(run, config.load(Path("params.yaml")), Path("models") / run, Path("reports"), out)
+    name = pretrained.unmistakable(out)
+    print(f"{out}: `pixelcnn models register {name}` in another project, `pixelcnn sample {name}` anywhere")
+
+
+def _register(model: str) -> None:
+    from pixelcnn import checkpoint
+    from pixelcnn.tracking import registry
+    from pixelcnn.tracking import runs as tracking
+    from pixelcnn.tracking.model_package import unpack
+
+    promotion = config.load(Path("params.yaml")).promotion
+    candidate = unpack(pretrained.find(model))
+    receipt = registry.register(candidate, promotion.min_gain, promotion.confidence)
+    data = checkpoint.read_config(candidate.folder)["data"]
+    with tracking.run_of_weights(data["dataset"], receipt.weights_sha256, candidate.run):
+        tracking.measured(candidate.scores, {"samples": candidate.samples, "evaluation": candidate.nll})
+    print(f"{receipt.name} version {receipt.version} ({', '.join(receipt.aliases) or 'no alias'}): {receipt.reason}")

@@ -1,0 +1,26 @@
+"""`pixelcnn results`: the NLL tables, and where to look further."""
+
+import argparse
+from pathlib import Path
+
+from pixelcnn import config
+from pixelcnn.reporting.tables import summary
+
+NEXT_STEPS = """
+Next:
+  make ui                              # compare the runs, see the registered models: http://127.0.0.1:5000
+  dvc exp run -S runs.digits-gated.train.steps=400 && dvc exp show --only-changed
+  pixelcnn suite cifar10-small         # then `dvc repro`: the same on CIFAR-10 (half an hour on two cores)
+(in this shell first: source .venv/bin/activate)"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--next-steps", action="store_true", help="also say what to type next")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the tables of reports/."""
+    print(summary(Path("reports"), config.load(Path("params.yaml"))))
+    if args.next_steps:
+        print(NEXT_STEPS)

@@ -1,0 +1,1 @@
+"""What a trained model makes: samples, completions, interpolations, compressed archives, and grids of them."""

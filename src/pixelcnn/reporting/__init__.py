@@ -1,0 +1,1 @@
+"""NLL tables beside the published ones, model cards and the report page."""

@@ -1,0 +1,1 @@
+"""MLflow: runs, the registry and what travels there. The only package that imports mlflow."""

@@ -1,0 +1,1 @@
+"""Maximum likelihood training: state, loop, optimizers, several processes."""
