@@ -1,10 +1,10 @@
-"""What lossless coding with a model costs and gives, beside image formats, on the same images.
+"""Size and time of lossless compression with a model, beside image formats on the same images.
 
-    python benchmarks/coding.py models/cifar10-gated-small data/prepared/cifar10:test:256
+    python benchmarks/compression.py models/cifar10-gated-small data/prepared/cifar10:test:256
 
 For an unconditional model. Bits per sub-pixel of: the model's NLL, its archive (pixels alone, and the whole file), PNG
-and WebP by Pillow at their smallest, a file per image, and JPEG XL where the program `cjxl` or the package imagecodecs
-is there. Every file is decoded again and compared. Milliseconds per image, on whatever the machine is doing besides.
+and WebP by Pillow with their strongest compression, a file per image, and JPEG XL where the program `cjxl` or the
+package imagecodecs is installed. Every file is decoded again and compared. Milliseconds per image, wall clock.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from PIL import Image
 
 from pixelcnn.cli import operands
 from pixelcnn.evaluation.nll import nll, score
-from pixelcnn.generation import compression as coding
+from pixelcnn.generation import compression
 
 T = TypeVar("T")
 Encode = Callable[[np.ndarray], bytes]
@@ -49,10 +49,10 @@ def main() -> None:
     print(f"{'':24} bits/dim   of NLL   ms/image to encode, decode")
     show("NLL", total.bits_per_dim, total.bits_per_dim, seconds / len(images))
 
-    archive, encoding = timed(lambda: coding.compress(model, images, args.batch_size))
-    decoded, decoding = timed(lambda: coding.decompress(model, archive))
+    archive, encoding = timed(lambda: compression.compress(model, images, args.batch_size))
+    decoded, decoding = timed(lambda: compression.decompress(model, archive))
     assert all(torch.equal(decoded[name], image) for name, image in images.items()), "not lossless"
-    _, payload = coding.unpack(archive)
+    _, payload = compression.unpack(archive)
     times = encoding / len(images), decoding / len(images)
     show("archive, pixels", 8 * len(payload) / dims, total.bits_per_dim, *times)
     show("archive, whole file", 8 * len(archive) / dims, total.bits_per_dim, *times)
@@ -79,7 +79,7 @@ def show(name: str, bits_per_dim: float, nll_bits_per_dim: float, *seconds: floa
 
 
 def formats() -> Iterable[tuple[str, Encode, Decode]]:
-    """Name, encoder and decoder of the image formats that are there."""
+    """Name, encoder and decoder of the image formats that are installed."""
     yield "PNG, Pillow optimize", lambda x: by_pillow(x, format="PNG", optimize=True), read_by_pillow
     yield "WebP, Pillow method 6", lambda x: by_pillow(x, format="WEBP", lossless=True, method=6), read_by_pillow
     if find_spec("imagecodecs"):
@@ -90,11 +90,11 @@ def formats() -> Iterable[tuple[str, Encode, Decode]]:
     elif shutil.which("cjxl") and shutil.which("djxl"):
         yield "JPEG XL, cjxl -e 9", lambda x: converted(["cjxl", "-d", "0", "-e", "9", "--quiet"], x), read_jxl
     else:
-        print("JPEG XL: skipped, neither cjxl nor imagecodecs is here")
+        print("JPEG XL: skipped, neither cjxl nor imagecodecs is installed")
 
 
 def same(given: np.ndarray, found: np.ndarray) -> bool:
-    """Equal pixels; WebP returns grey images as colours."""
+    """Whether the pixels are equal; WebP returns grey images as RGB."""
     return bool((given.reshape(*found.shape[:2], -1) == found.reshape(*found.shape[:2], -1)).all())
 
 

@@ -1,23 +1,22 @@
-"""What a GPU does with a training step and with sampling: `python benchmarks/gpu.py`. Needs no data.
+"""Throughput of training steps and of sampling on a GPU: `python benchmarks/gpu.py`. Needs no data.
 
     python benchmarks/gpu.py                         # PixelCNN++ at batch 32 and 128, then the bundled model's samples
     python benchmarks/gpu.py --gated                 # also a Gated PixelCNN of 20 layers of 192 features
-    python benchmarks/gpu.py --small --limit 60      # a rehearsal, also on a CPU
+    python benchmarks/gpu.py --small --limit 60      # a trial run, also on a CPU
 
-Each line of the table goes to gpu.json as soon as it is measured, so that a run that is cut short keeps what it has. No
-line begins after --limit seconds. With a cold compiler cache the first training line waits one or two minutes for
-torch.compile; samples come before the second, since they wait for no compiler.
+Each line of the table is written to gpu.json as soon as it is measured, so that an interrupted run loses none. No line
+begins after --limit seconds. With a cold compiler cache the first training line spends one or two minutes in
+torch.compile; samples come before the second, since they need no compilation.
 
-    steps/s, ms          of training steps whose losses nobody reads, the median of --repeats rounds
+    steps/s, ms          of training steps whose losses are not read, the median of --repeats rounds
     busy                 the share of that time in which the GPU computes (time of all kernels, by torch.profiler)
     TFLOP/s, of peak     2 per multiply-add, three forward passes to a step; the peak is the data sheet's
-    launches, syncs      calls per step that launch kernels or graphs, and calls that wait for the device
+    launches, syncs      calls per step that launch kernels or graphs, and calls that synchronise with the device
 
 On a CPU, busy, launches and syncs are not measured.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -27,34 +26,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 import pixelcnn
-from pixelcnn import config
+from pixelcnn import files
 from pixelcnn.data.dataset import Split
 from pixelcnn.device import arrange, peak, prepare
 from pixelcnn.generation.sampling import sample
-from pixelcnn.model import Data, Model, build
-from pixelcnn.training.distributed import Team
-from pixelcnn.training.loop import Step, Training, train
+from pixelcnn.model import Data, build
+from pixelcnn.params import ModelSections, Train
+from pixelcnn.training.distributed import World
+from pixelcnn.training.fit import flops_per_image
+from pixelcnn.training.loop import Step, train
+from pixelcnn.training.state import Training
 
 DATA = Data("noise", (3, 32, 32), 256, (), {"train": "0", "validation": "1", "test": "2"})
-PLUS = {"name": "pixelcnn++", "condition": "none", "hidden_channels": 128, "num_resnets": 2, "num_resolutions": 3}
+PLUS = {"name": "pixelcnnpp", "condition": "none", "hidden_channels": 128, "num_resnets": 2, "num_resolutions": 3}
 GATED = {"name": "gated_pixelcnn", "condition": "none", "num_layers": 20, "hidden_channels": 192, "kernel_size": 3}
 MODELS = {
-    "pixelcnn++ 128": PLUS | {"num_mixtures": 10, "dropout": 0.1},
+    "pixelcnn++ 128": PLUS | {"dropout": 0.1},
     "gated 20x192": GATED | {"first_kernel_size": 7, "head_channels": 192, "dropout": 0.1},
 }
+LIKELIHOODS = {
+    "pixelcnn++ 128": {"name": "logistic_mixture", "num_mixtures": 10}, "gated 20x192": {"name": "categorical"}
+}  # fmt: skip
 SMALL = {"hidden_channels": 12, "num_resnets": 1, "num_layers": 2, "head_channels": 12}
 SETTINGS = {
     "seed": 0, "steps": 10**6, "learning_rate": 1e-3, "warmup_steps": 100, "betas": [0.95, 0.99],
     "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.999, "flips": True, "precision": "bfloat16",
     "optimizer": "muon", "validate_every": 10**6,
 }  # fmt: skip
-LAUNCHES = ("LaunchKernel", "GraphLaunch")  # parts of the names of CUDA's calls
+LAUNCHES = ("LaunchKernel", "GraphLaunch")  # substrings of the names of CUDA's calls
 NUM_IMAGES = 4096  # of noise, to train on
 Record = dict[str, Any]
 
@@ -75,16 +78,16 @@ def main() -> None:
         record: Record = {"line": title}
         try:
             record |= measure()
-        except Exception as error:  # what failed is a result too, and the next line may not fail
+        except Exception as error:  # a failure is a result too, and the next line may not fail
             record["error"] = f"{type(error).__name__}: {error}"[:500]
         record["at_s"] = round(time.monotonic() - begun, 1)
         records.append(record)
-        _write(args.out, about | {"records": records})
+        files.write_json(args.out, about | {"records": records})
         print("  ".join(f"{key} {value}" for key, value in record.items()), flush=True)
 
 
 def _lines(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Callable[[], Record]]]:
-    """The lines in the order of what is wanted most."""
+    """The lines of the table, the most important first."""
     small, big = args.batches[0], args.batches[1:]
     yield from _training("pixelcnn++ 128", [small], args, device)
     for num in args.samples:
@@ -102,22 +105,23 @@ def _training(
 
 
 def training(name: str, batch: int, args: argparse.Namespace, device: torch.device) -> Record:
-    """A line of training: the project's own steps, from (seed, step) to the average of the weights."""
+    """A line of training: steps of the project's own loop, with order, flips, clipping and EMA."""
     sizes = MODELS[name] | ({key: value for key, value in SMALL.items() if key in MODELS[name]} if args.small else {})
-    section = TypeAdapter(config.Model).validate_python(sizes)
+    sections = ModelSections.model_validate({"model": sizes, "likelihood": LIKELIHOODS[name]})
     torch.manual_seed(0)
-    model = build(section, DATA)
-    arrange(model.network, 32 * 32, device)
-    settings = config.Train.model_validate(SETTINGS | {"batch_size": batch})
+    model = build(sections.model, sections.likelihood, DATA)
+    arrange(model.network, model.network.memory_format, 32 * 32, device)
+    settings = Train.model_validate(SETTINGS | {"batch_size": batch})
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (NUM_IMAGES, *DATA.shape), dtype=torch.uint8, generator=generator)
-    steps = train(Training.begin(model, settings), images, None, Split(images[:1], None), Team(0, 1))
+    state = Training.begin(model, settings)
+    steps = train(state, images, None, Split(images[:1], None), World(0, 1))
     begun = time.monotonic()
     float(next(steps).loss)
     compiled = time.monotonic() - begun
     _run(steps, args.warm_up, device)
     seconds = statistics.median(_run(steps, args.steps, device) / args.steps for _ in range(args.repeats))
-    flops = 3 * _forward_flops(model, device) * batch
+    flops = flops_per_image(state.ema) * batch
     best = peak(torch.cuda.get_device_name(device), settings.precision) if device.type == "cuda" else None
     line: Record = {
         "steps_per_s": round(1 / seconds, 2),
@@ -127,11 +131,11 @@ def training(name: str, batch: int, args: argparse.Namespace, device: torch.devi
         "share_of_peak": None if best is None else round(flops / seconds / best, 4),
         "first_step_s": round(compiled, 1),
     }
-    return line | (_watched(steps, seconds) if device.type == "cuda" else {})
+    return line | (_profiled(steps, seconds) if device.type == "cuda" else {})
 
 
-def _watched(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
-    """What the profiler and CUDA's own watch say of a step that takes so many seconds unwatched."""
+def _profiled(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
+    """What torch.profiler and CUDA's sync debug mode count in a step that takes so many seconds without them."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         for _ in range(num):
             next(steps)
@@ -158,8 +162,8 @@ def _watched(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
 
 
 def sampling(num: int, device: torch.device) -> Record:
-    """A line of sampling: the bundled model, float32, all images in one batch, in the second call of two."""
-    model = pixelcnn.load("cifar10", str(device))
+    """A line of sampling: the bundled model, float32, all images in one batch; the second of two calls."""
+    model = pixelcnn.load("cifar10", str(device)).inner
     times = []
     for seed in range(2):
         begun = time.monotonic()
@@ -176,19 +180,6 @@ def _run(steps: Iterator[Step], num: int, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.monotonic() - begun
-
-
-def _forward_flops(model: Model, device: torch.device) -> float:
-    """Floating point operations of an image's forward pass."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.network(torch.zeros(1, *model.shape, dtype=torch.uint8, device=device), None)
-    return float(counter.get_total_flops())
-
-
-def _write(path: Path, content: Record) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(path)
 
 
 def _arguments() -> argparse.Namespace:

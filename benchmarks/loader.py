@@ -1,10 +1,10 @@
-"""How fast images come from disk, and how much memory that takes: a data set larger than memory, made of one shard.
+"""Throughput and memory of training images read from disk: a data set larger than memory, made of one shard.
 
     python benchmarks/loader.py --gigabytes 20 --folder scratch
 
-One Parquet shard of 10,000 noise images of 64x64x3 is linked as often as it takes, written as the file of pixels that a
-training reads (pixelcnn.data.loader), and read in the order of a training's steps, by nothing but the feed: first with
-the system's cache of the file emptied, then again. The folder needs the space of the file and is removed at the end.
+One Parquet shard of 10,000 noise images of 64x64x3 is hard-linked until the size is reached and written as the flat
+file of pixels that a training reads (pixelcnn.data.loader). Batches are then prefetched in the order of training steps,
+first with an empty page cache, then again. The folder needs space for the file and is removed at the end.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixelcnn.data.dataset import CARD, Card, SplitCard, write_card
-from pixelcnn.data.loader import PixelFile, feed, flatten, read
-from pixelcnn.data.sampler import Batches
+from pixelcnn.data.dataset import CARD, DatasetInfo, SplitInfo, write_info
+from pixelcnn.data.loader import PixelFile, flatten, prefetch, read
+from pixelcnn.data.sampler import BatchSampler
 from pixelcnn.data.writer import SplitWriter
 
 SHAPE, PER_SHARD = (3, 64, 64), 10_000
@@ -35,15 +35,15 @@ def write_data(folder: Path, num_shards: int) -> None:
     with SplitWriter(folder, "train", SHAPE, True, PER_SHARD) as writer:
         for k in range(PER_SHARD):
             writer.add(generator.bytes(3 * 64 * 64), k % 1000, 0)
-    (first,) = writer.card.shards
+    (first,) = writer.info.shards
     names = [first, *(f"train-{n:05d}.parquet" for n in range(1, num_shards))]
     for name in names[1:]:
         os.link(folder / first, folder / name)
-    split = SplitCard(num_images=num_shards * PER_SHARD, fingerprint=writer.card.fingerprint, shards=tuple(names))
+    split = SplitInfo(num_images=num_shards * PER_SHARD, fingerprint=writer.info.fingerprint, shards=tuple(names))
     words = dict.fromkeys(["dataset", "source", "title", "comparable_reason", "licence", "citation", "homepage"], "")
     numbers = {"channel_means": (0.0,) * 3, "channel_deviations": (1.0,) * 3, "comparable": False, "levels": 256}
     classes = tuple(str(n) for n in range(1000))
-    write_card(Card(**words, **numbers, shape=SHAPE, classes=classes, splits={"train": split}), folder / CARD)  # type: ignore[arg-type]
+    write_info(DatasetInfo(**words, **numbers, shape=SHAPE, classes=classes, splits={"train": split}), folder / CARD)  # type: ignore[arg-type]
 
 
 def forget(path: Path) -> None:
@@ -54,25 +54,25 @@ def forget(path: Path) -> None:
 
 
 def rate(images: PixelFile, labels: torch.Tensor, batch: int, steps: range) -> float:
-    """Images per second of the feed alone."""
-    fed = feed(images, labels, Batches(len(images), batch, seed=0), steps, CPU)
-    next(fed)
-    start, count = time.perf_counter(), sum(len(x) for x, _ in fed)
+    """Images per second of prefetching alone."""
+    batches = prefetch(images, labels, BatchSampler(len(images), batch, seed=0), steps, CPU)
+    next(batches)
+    start, count = time.perf_counter(), sum(len(x) for x, _ in batches)
     return count / (time.perf_counter() - start)
 
 
 def digest(images: PixelFile, labels: torch.Tensor, batch: int, first: int, last: int, skip: int) -> str:
-    """A hash of what the steps first + skip ... last get, when begun at `first`."""
+    """A hash of the batches of the steps first + skip ... last, where prefetching begins at step `first`."""
     sha256 = hashlib.sha256()
-    fed = feed(images, labels, Batches(len(images), batch, seed=0), range(first, last + 1), CPU)
-    for x, cond in islice(fed, skip, None):
+    batches = prefetch(images, labels, BatchSampler(len(images), batch, seed=0), range(first, last + 1), CPU)
+    for x, cond in islice(batches, skip, None):
         sha256.update(x.numpy().tobytes())
         sha256.update(b"" if cond is None else cond.numpy().tobytes())
     return sha256.hexdigest()
 
 
 def peak() -> float:
-    """The most memory this process has had, in MB."""
+    """Peak resident memory of this process, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -96,7 +96,7 @@ def main() -> None:
         assert isinstance(images, PixelFile)
         assert rest.labels is not None
         forget(path)
-        print(f"cache emptied: {rate(images, rest.labels, args.batch, steps):,.0f} images/s")
+        print(f"page cache emptied: {rate(images, rest.labels, args.batch, steps):,.0f} images/s")
         print(f"cached, as far as memory goes: {rate(images, rest.labels, args.batch, steps):,.0f} images/s")
         print(f"memory: at most {peak():.0f} MB")
         whole = digest(images, rest.labels, args.batch, 1, args.steps, skip=args.steps // 2)

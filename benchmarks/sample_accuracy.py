@@ -1,10 +1,10 @@
-"""Do samples show what they were asked for? A classifier of the real digits is asked what the drawn ones are.
+"""Accuracy of a classifier of real digits on the samples of class-conditional models and on reconstructions.
 
     dvc repro && python benchmarks/sample_accuracy.py
 
-It is scikit-learn's support vector machine, trained on the train split of data/prepared/digits alone. Class-conditional
-models: the fraction of samples that it puts in the class they were drawn for. Auto-encoders: the fraction of test
-images whose reconstruction it puts in the image's own class.
+The classifier is scikit-learn's support vector machine, fitted to the train split of data/prepared/digits alone.
+Class-conditional models: the fraction of samples classified as the class that they were drawn for. Auto-encoders: the
+fraction of test images whose reconstruction is classified as the image's own class.
 """
 
 import argparse
@@ -15,13 +15,15 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from pixelcnn import checkpoint
+from pixelcnn.config import Given
 from pixelcnn.data.dataset import Split, read_split
+from pixelcnn.generation.interpolation import reconstruct
 from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Model
 
 
 def classifier(data: Split) -> SVC:
-    """The support vector machine of scikit-learn's own example for these digits."""
+    """The support vector machine of scikit-learn's example on these digits."""
     assert data.labels is not None
     return SVC(gamma=0.001).fit(data.images.flatten(1).numpy(), data.labels.numpy())
 
@@ -31,16 +33,13 @@ def accuracy(machine: SVC, images: Tensor, labels: Tensor) -> float:
 
 
 def drawn(model: Model, test: Split, num: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`num` images of a model and the classes that they should show."""
+    """`num` images drawn by a model and the classes that they should have."""
     assert test.labels is not None
-    generator = torch.Generator().manual_seed(seed)
-    if model.given == "label":
+    if model.given is Given.LABEL:
         labels = torch.arange(num) % len(model.data.classes)
-        return sample(model, num, generator, labels), labels
-    codes = model.encode(test.images[:num]).detach()
-    decoded = model.decode(codes)
-    images = decoded if decoded is not None else sample(model, len(codes), generator, codes)
-    return images.detach(), test.labels[:num]
+        return sample(model, num, torch.Generator().manual_seed(seed), labels), labels
+    images = reconstruct(model, test.images[:num], 1, seed)[:, 0]
+    return images, test.labels[:num]
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def main() -> None:
     print(f"{'real test images':28} {accuracy(machine, test.images, test.labels):.3f}")
     for folder in sorted(path.parent for path in args.models.glob("*/config.json")):
         model = checkpoint.load(folder)
-        if model.data.dataset == "digits" and model.given in ("label", "code"):
+        if model.data.dataset == "digits" and model.given in (Given.LABEL, Given.CODE):
             print(f"{folder.name:28} {accuracy(machine, *drawn(model, test, args.num, args.seed)):.3f}", flush=True)
 
 

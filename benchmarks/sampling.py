@@ -1,9 +1,9 @@
-"""What a batch of samples costs, in forward passes: `python benchmarks/sampling.py`. README.md here has a table.
+"""The cost of a batch of samples in forward passes: `python benchmarks/sampling.py`. README.md has a table.
 
-An untrained model with the sizes below, float32, one thread, in seconds of CPU. A sample, a walk over given
-images (the same without draws) and a forward pass take turns, so that a busy machine is busy for all three; medians.
-The naive sampler takes a forward pass for every sub-pixel, or for every pixel where one says all about its colours: its
-time is calculated.
+An untrained model with the sizes below, float32, one thread, seconds of CPU time. A sample, a walk over given images
+(the same without draws) and a forward pass are measured in turns, so that other load on the machine affects all three
+alike; medians. The time of the naive sampler is calculated: a forward pass for every sub-pixel, or for every pixel of a
+network of whole pixels.
 """
 
 import argparse
@@ -16,18 +16,20 @@ from itertools import product
 from statistics import median
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from pixelcnn import config
-from pixelcnn.generation.sampling import sample, walk
+from pixelcnn.generation.sampling import begin, sample, walk
 from pixelcnn.model import Data, Model, build
+from pixelcnn.params import ModelSections
 
 SIZES = {
     "gated_pixelcnn": {
         "num_layers": 15, "hidden_channels": 120, "kernel_size": 3, "first_kernel_size": 7, "head_channels": 240
     },
-    "pixelcnn++": {"hidden_channels": 64, "num_resnets": 1, "num_resolutions": 3, "num_mixtures": 5},
+    "pixelcnnpp": {"hidden_channels": 64, "num_resnets": 1, "num_resolutions": 3},
+}  # fmt: skip
+LIKELIHOODS = {
+    "gated_pixelcnn": {"name": "categorical"}, "pixelcnnpp": {"name": "logistic_mixture", "num_mixtures": 5}
 }  # fmt: skip
 HEADINGS = ["side", "batch", "forward, s", "sample, s", "sample / forward", "of it draws", "naive / sample", "MiB"]
 
@@ -35,33 +37,33 @@ HEADINGS = ["side", "batch", "forward, s", "sample, s", "sample / forward", "of 
 def model_of(name: str, side: int) -> Model:
     """A fresh model of RGB images with 256 levels."""
     section = {"name": name, "condition": "none", "dropout": 0.0} | SIZES[name]
-    model = build(TypeAdapter(config.Model).validate_python(section), Data("noise", (3, side, side), 256, (), {}))
+    sections = ModelSections.model_validate({"model": section, "likelihood": LIKELIHOODS[name]})
+    model = build(sections.model, sections.likelihood, Data("noise", (3, side, side), 256, (), {}))
     model.network.eval()
     return model
 
 
 def follow(model: Model, x: Tensor) -> None:
-    """All that sampling does but the draws: evaluate every sub-pixel of given images."""
-    stepper = model.network.stepper(len(x), *x.shape[2:])  # type: ignore[operator]
-    for _ in walk(stepper, lambda i, j, c, _: x[:, c, i, j]):
+    """Sampling without the draws: evaluate the outputs of every sub-pixel of given images."""
+    for _ in walk(begin(model, len(x)), lambda i, j, c, _: x[:, c, i, j]):
         pass
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Seconds of CPU: other processes do not count."""
+    """Seconds of CPU time of this process."""
     begin = time.process_time()
     run()
     return time.process_time() - begin
 
 
 def peak() -> float:
-    """Most memory this process has held so far, MiB."""
+    """Peak resident memory of this process so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @torch.inference_mode()
 def measure(name: str, side: int, batch: int, repeats: int) -> list[str]:
-    """A line of the table, in a process of its own: memory is what sampling adds to the model's."""
+    """A line of the table, in a process of its own; memory is the peak above that of the model."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = model_of(name, side)
@@ -74,7 +76,7 @@ def measure(name: str, side: int, batch: int, repeats: int) -> list[str]:
     ]
     runs[0]()
     memory = peak() - before
-    passes = side * side * (1 if model.network(x).ndim == 4 else 3)
+    passes = side * side * (1 if model.network.whole_pixels else 3)
     turns = [[seconds(run) for run in runs] for _ in range(repeats)]
     drawn, followed, forward = (median(times) for times in zip(*turns, strict=True))
     naive = forward * passes
@@ -94,7 +96,7 @@ def main() -> None:
     print("| " + " | ".join(HEADINGS) + " |\n|" + " --- |" * len(HEADINGS))
     spawn = multiprocessing.get_context("spawn")
     for side, batch in product(given.sides, given.batches):
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:  # a process each, for its peak of memory
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:  # a process each, for its peak memory
             print("| " + " | ".join(pool.submit(measure, given.model, side, batch, given.repeats).result()) + " |")
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py models:/digits@champion
 
-Beside each, the same batches by `predict` in this process: the difference is HTTP, JSON and MLflow's checks.
+For comparison, the same batches with `predict` in this process: the difference is HTTP, JSON and MLflow's checks.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BATCHES, SECONDS = (1, 64), 10.0
 
 @contextlib.contextmanager
 def served(uri: str) -> Iterator[str]:
-    """The URL of a server of this model, which ends with the block."""
+    """The URL of a server of this model, which is stopped at the end of the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,7 +54,7 @@ def served(uri: str) -> Iterator[str]:
 
 
 def ask(url: str, images: np.ndarray) -> list[float]:
-    """Bits/dim of each image, by HTTP."""
+    """Bits/dim of each image, from the server."""
     body = json.dumps({"inputs": images.tolist()}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
@@ -63,7 +63,7 @@ def ask(url: str, images: np.ndarray) -> list[float]:
 
 
 def median_seconds(act: Callable[[], object]) -> float:
-    """Of at least five repetitions, after one that is not counted."""
+    """The median time of at least five repetitions, after one that is not counted."""
     act()
     end, times = time.monotonic() + SECONDS, list[float]()
     while time.monotonic() < end or len(times) < 5:

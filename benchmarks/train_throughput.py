@@ -1,17 +1,17 @@
-"""How fast training is, ingredient by ingredient, against the textbook's arrangement of the same mathematics.
+"""Throughput of a training step by what is optimised, compared with a textbook implementation of the same networks.
 
     python benchmarks/train_throughput.py layers --threads 2
     python benchmarks/train_throughput.py architectures --threads 2
     python benchmarks/train_throughput.py overhead --threads 1
 
-`layers`: the Gated PixelCNN on 32x32x3 images, a step being forward, backward and Adam. The textbook has full k x k
-kernels that are multiplied by their masks at each step, in float32, uncompiled. All arrangements start from the same
-weights and take turns in one run, and their medians are compared; so are the losses of their first step.
-`architectures`: the same of the other networks, without a textbook.
-`overhead`: what pixelcnn.training.loop's whole step (order, flips, clipping, average) adds to the bare one; on a CPU, since
-it waits for no device.
+`layers`: the Gated PixelCNN on 32x32x3 images; a step is forward, backward and Adam. The textbook implementation has
+full k x k kernels that are multiplied by their masks at each step, in float32, uncompiled. All variants start from the
+same weights and take turns in one process; their median times and the losses of their first steps are compared.
+`architectures`: the same for the other networks, without a textbook implementation.
+`overhead`: what the whole step of pixelcnn.training.loop (order, flips, clipping, EMA) adds to the bare one; on a CPU,
+since it does not synchronise with a device.
 
-With one thread the clock is that thread's, which others on the machine do not disturb; else it is the wall's.
+With one thread, times are that thread's CPU time, which other load on the machine does not change; else wall clock.
 """
 
 import argparse
@@ -20,25 +20,26 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from pixelcnn import config
 from pixelcnn.data.dataset import Split
 from pixelcnn.device import arrange, has_bfloat16, peak, prepare
 from pixelcnn.model import Data, Model, build
 from pixelcnn.nn.gated_pixelcnn.layer import GatedLayer, gated_activation
 from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
+from pixelcnn.nn.interfaces import Network
 from pixelcnn.nn.masked_conv import RowConv
-from pixelcnn.training import loop as training
-from pixelcnn.training.distributed import Team
-from pixelcnn.training.loop import Training
+from pixelcnn.params import ModelSections, Train
+from pixelcnn.training import loop
+from pixelcnn.training.distributed import World
+from pixelcnn.training.fit import flops_per_image
+from pixelcnn.training.state import Training
 
 DATA = Data("noise", (3, 32, 32), 256, (), {"train": "0", "validation": "1", "test": "2"})
 GATED = {"name": "gated_pixelcnn", "condition": "none", "first_kernel_size": 7, "head_channels": 120, "dropout": 0.0}
@@ -47,19 +48,20 @@ SIZES = {
     "12 layers x 120, 5x5": GATED | {"num_layers": 12, "hidden_channels": 120, "kernel_size": 5},
 }
 OTHERS = {
-    "PixelCNN, 15 blocks x 120, 3x3": config.PixelCNN.model_validate(
-        {"name": "pixelcnn", "condition": "none", "num_layers": 15, "hidden_channels": 120, "kernel_size": 3}
-        | {"first_kernel_size": 7, "head_channels": 120}
-    ),
-    "PixelCNN++, 96, 3 x 2 resnets": config.PixelCNNPlusPlus.model_validate(
-        {"name": "pixelcnn++", "condition": "none", "hidden_channels": 96, "num_resnets": 2, "num_resolutions": 3}
-        | {"num_mixtures": 10, "dropout": 0.0}
-    ),
-    "Diagonal BiLSTM, 7 layers x 60": config.DiagonalBiLSTM.model_validate(
-        {"name": "diagonal_bilstm", "condition": "none", "num_layers": 7, "hidden_channels": 60}
-        | {"first_kernel_size": 7, "head_channels": 120}
-    ),
-}
+    "PixelCNN, 15 blocks x 120, 3x3": {
+        "name": "pixelcnn", "condition": "none", "num_layers": 15, "hidden_channels": 120, "kernel_size": 3,
+        "first_kernel_size": 7, "head_channels": 120,
+    },
+    "PixelCNN++, 96, 3 x 2 resnets": {
+        "name": "pixelcnnpp", "condition": "none", "hidden_channels": 96, "num_resnets": 2, "num_resolutions": 3,
+        "dropout": 0.0,
+    },
+    "Diagonal BiLSTM, 7 layers x 60": {
+        "name": "diagonal_bilstm", "condition": "none", "num_layers": 7, "hidden_channels": 60, "first_kernel_size": 7,
+        "head_channels": 120,
+    },
+}  # fmt: skip
+CATEGORICAL, MIXTURE = {"name": "categorical"}, {"name": "logistic_mixture", "num_mixtures": 10}
 SETTINGS = {
     "seed": 0, "steps": 10**6, "learning_rate": 1e-4, "warmup_steps": 0, "optimizer": "adamw", "betas": [0.9, 0.99],
     "weight_decay": 0.0, "gradient_clip": 1.0, "ema_decay": 0.999, "flips": True, "precision": "float32",
@@ -68,7 +70,7 @@ SETTINGS = {
 
 
 class MaskedConv(nn.Conv2d):
-    """A convolution with its full kernel, most of it multiplied by zeros; `ours` gives the rest its weights."""
+    """A convolution with its full kernel, most of it multiplied by zeros; the rest are the weights of `ours`."""
 
     mask: Tensor
 
@@ -87,7 +89,7 @@ class MaskedConv(nn.Conv2d):
 
 
 class TextbookLayer(nn.Module):
-    """The two stacks with their kernels in full."""
+    """The two stacks with full kernels."""
 
     def __init__(self, ours: GatedLayer, size: int):
         super().__init__()
@@ -101,11 +103,12 @@ class TextbookLayer(nn.Module):
         return gated_activation(features), new if self.first else new + h
 
 
-class Textbook(nn.Module):
-    """The Gated PixelCNN as the papers draw it, with the weights of ours."""
+class Textbook(Network):
+    """The Gated PixelCNN as the papers describe it, with the weights of ours."""
 
-    def __init__(self, ours: GatedPixelCNN, section: dict[str, int]):
+    def __init__(self, ours: GatedPixelCNN, section: dict[str, Any]):
         super().__init__()
+        self.data_channels, self.likelihood, self.condition = ours.data_channels, ours.likelihood, ours.condition
         sizes = [section["first_kernel_size"]] + [section["kernel_size"]] * (section["num_layers"] - 1)
         layers = zip(ours.layers, sizes, strict=True)
         self.layers = nn.ModuleList(TextbookLayer(layer, size) for layer, size in layers)  # type: ignore[arg-type]
@@ -120,8 +123,8 @@ class Textbook(nn.Module):
 
 
 @dataclass
-class Candidate:
-    """One arrangement: what is called, what is learnt, and how long its steps took."""
+class Variant:
+    """A variant: its model, what is called for a forward pass, and how long its steps took."""
 
     name: str
     model: Model
@@ -146,43 +149,35 @@ class Candidate:
         return loss.item()
 
 
-def measure(candidates: list[Candidate], x: Tensor, repeats: int, clock: Callable[[], float]) -> None:
+def measure(variants: list[Variant], x: Tensor, repeats: int, clock: Callable[[], float]) -> None:
     """A first step each, which compiles and is not timed; then `repeats` steps each, in turns."""
-    for candidate in candidates:
-        candidate.loss = candidate.step(x)
+    for variant in variants:
+        variant.loss = variant.step(x)
     for _ in range(repeats):
-        for candidate in candidates:
+        for variant in variants:
             start = clock()
-            candidate.step(x)
-            candidate.seconds.append(clock() - start)
-
-
-def flops(model: Model) -> float:
-    """Floating point operations of a training step per image: three forward passes."""
-    x = torch.zeros(1, *DATA.shape, dtype=torch.uint8, device=model.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.network(x, None)
-    return 3.0 * counter.get_total_flops()
+            variant.step(x)
+            variant.seconds.append(clock() - start)
 
 
 def layers(args: argparse.Namespace, device: torch.device, clock: Callable[[], float]) -> None:
-    """The textbook's Gated PixelCNN and ours, by what is added to it."""
+    """The textbook Gated PixelCNN and the variants of ours."""
     for title, section in SIZES.items():
-        plain = _fresh(config.GatedPixelCNN.model_validate(section), device)
+        plain = _fresh(section, device)
         textbook = Textbook(plain.network, section).to(device)  # type: ignore[arg-type]
-        candidates = [Candidate("textbook", _with(plain, textbook), textbook, bfloat16=False)]
-        _compare(title, [*candidates, *arrangements(plain, args.compile, device)], args, clock)
+        variants = [Variant("textbook", replace(plain, network=textbook), textbook, bfloat16=False)]
+        _compare(title, [*variants, *variants_of(plain, args.compile, device)], args, clock)
 
 
 def architectures(args: argparse.Namespace, device: torch.device, clock: Callable[[], float]) -> None:
-    """The other networks, by what is added."""
+    """The variants of the other networks."""
     for title, section in OTHERS.items():
         plain = _fresh(section, device)
-        _compare(title, list(arrangements(plain, args.compile, device)), args, clock)
+        _compare(title, list(variants_of(plain, args.compile, device)), args, clock)
 
 
-def arrangements(plain: Model, compiled: bool, device: torch.device) -> Iterator[Candidate]:
-    """Ours, by what is added to it."""
+def variants_of(plain: Model, compiled: bool, device: torch.device) -> Iterator[Variant]:
+    """The variants of ours: memory formats, precisions, compiled or not."""
     names = ["", "channels-last", "bfloat16", "bfloat16, channels-last"]
     names = names if has_bfloat16(device) else names[:2]
     for name in [*names, *(f"{name}, compiled" for name in names if compiled)]:
@@ -190,49 +185,46 @@ def arrangements(plain: Model, compiled: bool, device: torch.device) -> Iterator
         if "channels-last" in name:
             network.to(memory_format=torch.channels_last)
         call = torch.compile(network, dynamic=False) if "compiled" in name else network
-        yield Candidate(", ".join(filter(None, ["ours", name.strip(", ")])), _with(plain, network), call, "bf" in name)
+        title = ", ".join(filter(None, ["ours", name.strip(", ")]))
+        yield Variant(title, replace(plain, network=network), call, "bf" in name)
 
 
-def _fresh(section: config.Architecture, device: torch.device) -> Model:
+def _fresh(section: dict[str, Any], device: torch.device) -> Model:
+    likelihood = MIXTURE if section["name"] == "pixelcnnpp" else CATEGORICAL
+    sections = ModelSections.model_validate({"model": section, "likelihood": likelihood})
     torch.manual_seed(0)
-    model = build(section, DATA)
+    model = build(sections.model, sections.likelihood, DATA)
     model.network.to(device)
     return model
 
 
-def _compare(title: str, candidates: list[Candidate], args: argparse.Namespace, clock: Callable[[], float]) -> None:
-    model = candidates[-1].model
+def _compare(title: str, variants: list[Variant], args: argparse.Namespace, clock: Callable[[], float]) -> None:
+    model = variants[-1].model
     x = torch.randint(0, 256, (args.batch, *DATA.shape), dtype=torch.uint8, device=model.device)
-    measure(candidates, x, args.repeats, clock)
-    table(title, candidates, args.batch, flops(model))
+    measure(variants, x, args.repeats, clock)
+    table(title, variants, args.batch, flops_per_image(model))
 
 
-def _with(model: Model, network: nn.Module) -> Model:
-    return Model(network, model.likelihood, model.config, model.data)
-
-
-def table(title: str, candidates: list[Candidate], batch: int, flop: float) -> None:
-    """A row per candidate; operations are those that the mathematics needs, not those spent on zeros."""
-    first = statistics.median(candidates[0].seconds)
+def table(title: str, variants: list[Variant], batch: int, flop: float) -> None:
+    """A row per variant; FLOP are those of the cropped kernels, without multiplications by masked zeros."""
+    first = statistics.median(variants[0].seconds)
     print(f"\n{title}: {flop / 1e9:.1f} GFLOP per image\n")
-    print("| arrangement | ms/image | images/s | TFLOP/s | times the first | first loss against the first's |")
+    print("| variant | ms/image | images/s | TFLOP/s | times the first | first loss against the first's |")
     print("|---|---|---|---|---|---|")
-    for c in candidates:
+    for c in variants:
         median = statistics.median(c.seconds)
         rate = batch / median
         print(
             f"| {c.name} | {1e3 / rate:.1f} | {rate:.2f} | {rate * flop / 1e12:.3f} | {first / median:.2f} | "
-            f"{c.loss / candidates[0].loss - 1:+.1e} |"
+            f"{c.loss / variants[0].loss - 1:+.1e} |"
         )
 
 
 def overhead(args: argparse.Namespace, device: torch.device, clock: Callable[[], float]) -> None:
-    """What a step takes beside forward, backward and Adam, timed within each step: others' work disturbs both alike."""
-    torch.manual_seed(0)
-    section = GATED | {"num_layers": 6, "hidden_channels": 60, "kernel_size": 3}
-    model = build(config.GatedPixelCNN.model_validate(section), DATA)
-    arrange(model.network, DATA.shape[1] * DATA.shape[2], device)
-    run = Training.begin(model, config.Train.model_validate(SETTINGS | {"batch_size": args.batch}))
+    """What a step takes beside forward, backward and Adam, timed within each step, so that other load affects both."""
+    model = _fresh(GATED | {"num_layers": 6, "hidden_channels": 60, "kernel_size": 3}, device)
+    arrange(model.network, model.network.memory_format, DATA.shape[1] * DATA.shape[2], device)
+    run = Training.begin(model, Train.model_validate(SETTINGS | {"batch_size": args.batch}))
     images = torch.randint(0, 256, (1000, *DATA.shape), dtype=torch.uint8)
     bare: list[float] = []
 
@@ -245,14 +237,15 @@ def overhead(args: argparse.Namespace, device: torch.device, clock: Callable[[],
 
         return timed_work
 
-    run.optimizer.step = timed(run.optimizer.step)  # type: ignore[method-assign]
+    for optimizer in run.optimizers:
+        optimizer.step = timed(optimizer.step)  # type: ignore[method-assign]
     added = []
-    with patch("pixelcnn.training.loop._accumulate", timed(training._accumulate)):
-        loop = training.train(run, images, None, Split(images[:1], None), Team(0, 1))
+    with patch("pixelcnn.training.loop._accumulate", timed(loop._accumulate)):
+        steps = loop.train(run, images, None, Split(images[:1], None), World(0, 1))
         for _ in range(args.repeats + 2):
             bare.clear()
             start = clock()
-            next(loop).loss.item()
+            next(steps).loss.item()
             added.append((clock() - start) / sum(bare) - 1)
     quarters = statistics.quantiles(added[2:], n=4)
     print(f"bare step {1e3 * sum(bare):.0f} ms; the loop adds {statistics.median(added[2:]):.2%}", end=" ")

@@ -1,1 +1,1 @@
-"""Prefect says when and again; what is done, and in which order, DVC knows (dvc.yaml). No stage is named twice."""
+"""Prefect flows that run the stale stages of DVC's graph, on a schedule and with retries; dvc.yaml defines them."""

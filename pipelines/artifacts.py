@@ -1,4 +1,4 @@
-"""What stages make to be looked at, on the page of the Prefect run: every Markdown file and PNG among their outs."""
+"""Prefect artifacts of a stage: every Markdown file and PNG among its outs, shown on the page of the run."""
 
 import base64
 import re
@@ -9,11 +9,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from pipelines.graph import Stage
 
-LARGEST = 2_000_000  # bytes of a picture: artifacts lie in Prefect's database
+MAX_BYTES = 2_000_000  # of a picture, since artifacts are stored in Prefect's database
 
 
 def publish(stage: Stage) -> None:
-    """An artifact for each table and picture of a stage, under the stage's name and the file's."""
+    """Create an artifact for each table and picture of a stage, with the stage's and the file's name as key."""
     for path in _shown(stage):
         key = re.sub(r"[^a-z0-9]+", "-", f"{stage.name.partition('@')[0]}-{path.stem}".lower())
         text = path.read_text(encoding="utf-8") if path.suffix == ".md" else picture(path, path.stem)
@@ -21,9 +21,9 @@ def publish(stage: Stage) -> None:
 
 
 def picture(path: Path, title: str) -> str:
-    """A PNG as Markdown that carries it along: no server need find the file later."""
+    """A PNG embedded in Markdown, so that it does not depend on the file."""
     content = path.read_bytes()
-    if len(content) > LARGEST:
+    if len(content) > MAX_BYTES:
         return f"{title}: {path} ({len(content):,} bytes, too large to be shown here)"
     return f"![{title}](data:image/png;base64,{base64.b64encode(content).decode()})"
 

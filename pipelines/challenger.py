@@ -1,7 +1,7 @@
-"""A checkout beside the checkout, in which a run is trained again with another seed.
+"""A DVC repository of its own for training a run again with another seed: a challenger of the registered champion.
 
-The checkout keeps its model, its reports and its dvc.lock; the registry and DVC's cache are shared. A retraining that
-was killed finds its folder again, with what was done, and goes on.
+The checkout's model, reports and dvc.lock stay as they are; the registry and DVC's cache are shared. A retraining that
+was killed continues in the same folder.
 """
 
 import json
@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines import graph
-from pixelcnn import config
+from pixelcnn.config import read_yaml
+from pixelcnn.params import Run
 from pixelcnn.tracking import registry, store
 
-FOLDER = Path(".dvc/tmp/challengers")  # out of sight of git and of DVC, as its own experiments
+FOLDER = Path(".dvc/tmp/challengers")  # ignored by git and by DVC, as the folders of its own experiments
 FILES = ("dvc.yaml", ".dvcignore")
 
 
-def new_seed(run: config.Run) -> int:
-    """One more than any seed that this run's registered model, or params.yaml, has seen."""
-    return max([run.train.seed, *registry.seeds(run.dataset + config.task(run.model.model_dump()))]) + 1
+def new_seed(run: Run) -> int:
+    """One more than the run's seed in params.yaml and those of all versions of its registered model."""
+    return max([run.train.seed, *registry.seeds(run.dataset + run.model.task)]) + 1
 
 
 def prepare(name: str, seed: int, target: str) -> Path:
-    """The folder in which `dvc repro TARGET` trains run `name` with this seed."""
+    """Create, or complete, the folder in which `dvc repro TARGET` trains run `name` with this seed."""
     folder = FOLDER / f"{name}-seed-{seed}"
     fresh = not (folder / "dvc.lock").exists()
     (folder / ".dvc").mkdir(parents=True, exist_ok=True)
@@ -45,14 +46,14 @@ def prepare(name: str, seed: int, target: str) -> Path:
 
 
 def remove(folders: Sequence[Path]) -> None:
-    """Forget what these retrainings left: the registry has their models, DVC's cache their outs."""
+    """Remove the folders of finished retrainings: their models are in the registry, their outs in DVC's cache."""
     for folder in folders:
         shutil.rmtree(folder)
 
 
 def _params(name: str, seed: int) -> str:
-    """params.yaml with another seed for one run, as JSON, which YAML 1.2 includes."""
-    params = config.read_yaml(Path("params.yaml"))
+    """params.yaml with another seed for one run, as JSON, which is valid YAML 1.2."""
+    params = read_yaml(Path("params.yaml"))
     params["runs"][name]["train"]["seed"] = seed
     return json.dumps(params, indent=2) + "\n"
 

@@ -1,4 +1,4 @@
-"""What DVC knows, and the only door to it: which stages are stale, what each waits for, how dvc.yaml wants it run."""
+"""DVC's graph: the stale stages, their order and dependencies, and their `meta` in dvc.yaml. The only import of dvc."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,34 +11,34 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from pixelcnn import config
+from pixelcnn.config import Section, check
 
 
-class Treatment(config.Section):
-    """A stage's `meta` in dvc.yaml. What is not said there is not done: no retry, no limit, no slot."""
+class Policy(Section):
+    """How a stage is run: its `meta` in dvc.yaml. By default without retries, time limit and slot."""
 
-    retries: int = 0  # runs after the first, where a failure may pass (child.StageError.may_pass)
-    retry_after: float = 0.0  # seconds before the first retry; each further one waits twice as long
-    minutes: float | None = None  # the stage is ended after so many, with its checkpoint
-    slot: bool = False  # one of the machine's slots is needed: a GPU, or all of the CPU (slots.py)
+    retries: int = 0  # after failures that a retry may fix (child.StageError.may_pass)
+    retry_after: float = 0.0  # seconds before the first retry; doubled for each further one
+    minutes: float | None = None  # time limit; a training ends with a checkpoint
+    slot: bool = False  # needs one of the machine's slots: a GPU, or all of the CPU (locks.slot)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stale stage: its name, the stale stages it waits for, what has changed, and the files it makes."""
+    """A stale stage: its name, the stale stages it depends on, what has changed, how to run it, and its outs."""
 
     name: str
     needs: tuple[str, ...]
     why: str
-    treatment: Treatment
+    policy: Policy
     outs: tuple[Path, ...]
 
 
 def stale(targets: Sequence[str], folder: Path) -> list[Stage]:
-    """The stages that `dvc repro TARGETS` in `folder` would run, in an order that suits what each waits for.
+    """The stages that `dvc repro TARGETS` in `folder` would run, each after those that it depends on.
 
-    Pessimistic: what depends on a stale stage is stale, and DVC skips it when the time comes if nothing reached it.
-    Raises ValueError for a target that is none, or for what else DVC refuses.
+    Pessimistic: a stage that depends on a stale one counts as stale; DVC skips it if its deps turn out unchanged.
+    Raises ValueError for an unknown target, and for whatever DVC refuses.
     """
     with _repo(folder) as repo:
         graph = repo.index.graph
@@ -50,14 +50,14 @@ def stale(targets: Sequence[str], folder: Path) -> list[Stage]:
             change = changes.get(stage.addressing)
             if change or needs:
                 why = describe(change) if change else f"after {', '.join(needs)}"
-                found.append(Stage(stage.name, tuple(needs), why, _treatment(stage), _outs(stage)))
+                found.append(Stage(stage.name, tuple(needs), why, _policy(stage), _outs(stage)))
         return found
 
 
 def sources(targets: Sequence[str], folder: Path) -> list[Path]:
-    """What these targets need and DVC does not restore: deps that no stage makes, and outs that the cache lacks.
+    """The files of these targets that DVC does not restore: deps that no stage makes, and outs that are not cached.
 
-    As paths relative to `folder`; those that exist.
+    Paths relative to `folder`, of those that exist.
     """
     with _repo(folder) as repo:
         stages = ancestry(repo, targets)
@@ -69,39 +69,39 @@ def sources(targets: Sequence[str], folder: Path) -> list[Path]:
 
 
 def restore(targets: Sequence[str], folder: Path) -> None:
-    """Take from DVC's cache into `folder` what dvc.lock records of the targets' ancestry, as links where possible."""
+    """Check out from DVC's cache what dvc.lock in `folder` records of the targets and all that they depend on."""
     with _repo(folder) as repo:
         repo.checkout([stage.addressing for stage in ancestry(repo, targets)], allow_missing=True)
 
 
 def cache(folder: Path) -> Path:
-    """Where DVC keeps the outs of the repository in `folder`."""
+    """The folder of DVC's cache for the repository in `folder`."""
     with _repo(folder) as repo:
         return Path(repo.cache.local_cache_dir)
 
 
 def ancestry(repo: Repo, targets: Sequence[str]) -> list[PipelineStage]:
-    """The stages of these targets (all without any) and what they depend on, each after what it depends on."""
-    graph = repo.index.graph  # an edge leads from a stage to one that it depends on
+    """The stages of these targets (all if empty) and those they depend on, in topological order."""
+    graph = repo.index.graph  # edges lead from a stage to those that it depends on
     roots = [stage for target in targets for stage in _named(graph, target)] if targets else list(graph)
     return list(dict.fromkeys(stage for root in roots for stage in nx.dfs_postorder_nodes(graph, root)))
 
 
 def describe(changes: Sequence[Any]) -> str:
-    """One line of DVC's own words: "changed deps: src/pixelcnn/model.py; params.yaml (runs.a.train.seed)"."""
-    said = []
+    """A line from DVC's status, such as "changed deps: src/pixelcnn/model.py; params.yaml (runs.a.train.seed)"."""
+    parts = []
     for change in changes:
         if isinstance(change, str):
-            said.append(change)
+            parts.append(change)
             continue
         for what, entries in change.items():
             named = [f"{k} ({', '.join(v)})" if isinstance(v, dict) else k for k, v in entries.items()]
-            said.append(f"{what}: {', '.join(named)}")
-    return "; ".join(said)
+            parts.append(f"{what}: {', '.join(named)}")
+    return "; ".join(parts)
 
 
 def _named(graph: nx.DiGraph, target: str) -> list[PipelineStage]:
-    """The stage of that name, or those of a `foreach`; DVC's own search would look in the current folder."""
+    """The stage of that name, or those of a `foreach`. (DVC's own search looks in the current folder.)"""
     found = [stage for stage in graph if target in (stage.name, stage.name.partition("@")[0])]
     if not found:
         raise ValueError(f"{target!r} is no stage of dvc.yaml, which has {', '.join(stage.name for stage in graph)}")
@@ -117,8 +117,8 @@ def _repo(folder: Path) -> Iterator[Repo]:
         raise ValueError(f"dvc: {' '.join(str(error).split())}") from error
 
 
-def _treatment(stage: PipelineStage) -> Treatment:
-    return config.check(Treatment, stage.meta or {}, f"dvc.yaml: {stage.name}: meta")
+def _policy(stage: PipelineStage) -> Policy:
+    return check(Policy, stage.meta or {}, f"dvc.yaml: {stage.name}: meta")
 
 
 def _outs(stage: PipelineStage) -> tuple[Path, ...]:

@@ -1,6 +1,6 @@
-"""Locks that end with the processes that hold them, even by kill -9: the kernel keeps them, on open files.
+"""File locks (flock) that the kernel releases when the processes that hold them end, even by kill -9.
 
-A child that is given the file's number holds the lock too, so it outlives a parent that was killed.
+A child that inherits the file descriptor holds the lock too, and so longer than a parent that was killed.
 """
 
 import fcntl
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pynvml
 
-POLL = 1.0  # seconds between two looks at slots that are all taken
+POLL = 1.0  # seconds between two attempts while all locks are taken
 
 
 @contextmanager
 def held(*paths: Path) -> Iterator[tuple[int, Path]]:
-    """Hold the first of these files that is free, waiting for one; yields the open file's number and the file."""
+    """Lock the first of these files that is free, waiting for one; yields the file descriptor and the path."""
     while True:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,18 +33,18 @@ def held(*paths: Path) -> Iterator[tuple[int, Path]]:
 
 @contextmanager
 def slot() -> Iterator[tuple[int, dict[str, str]]]:
-    """Hold one of this machine's slots: a GPU, or the CPU where there is none (a training takes all its cores).
+    """Lock one of this machine's slots: a GPU, or the CPU where there is none (a training takes all its cores).
 
-    Yields the lock's number and the environment in which a process sees that GPU and no other.
+    Yields the lock's file descriptor and the environment variables that make only that GPU visible.
     """
     gpus = _gpus()
-    with held(*(_folder() / f"slot-{gpu}.lock" for gpu in gpus or ["cpu"])) as (number, path):
+    with held(*(_folder() / f"slot-{gpu}.lock" for gpu in gpus or ["cpu"])) as (descriptor, path):
         gpu = path.stem.removeprefix("slot-")
-        yield number, {"CUDA_VISIBLE_DEVICES": gpu} if len(gpus) > 1 else {}
+        yield descriptor, {"CUDA_VISIBLE_DEVICES": gpu} if len(gpus) > 1 else {}
 
 
 def _gpus() -> list[str]:
-    """The GPUs that a process started here may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs visible to this process, as in CUDA_VISIBLE_DEVICES."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [gpu.strip() for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()]
     try:
@@ -55,5 +55,5 @@ def _gpus() -> list[str]:
 
 
 def _folder() -> Path:
-    """The same for every checkout of a user: they share the machine."""
+    """The folder of the slots' locks, one for all checkouts of a user, since they share the machine."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelcnn"

@@ -1,4 +1,4 @@
-"""The flow `reproduce`: bring what is stale up to date, as `dvc repro` would, each stage as a Prefect task run.
+"""The flow `reproduce`: run the stale stages, as `dvc repro` does, each as a Prefect task run.
 
 python -m pipelines.reproduce [TARGET ...]
 """
@@ -18,13 +18,13 @@ NOTHING = "nothing to do: DVC finds every stage up to date"
 
 
 @flow(name="reproduce")
-def reproduce(targets: list[str] = []) -> None:  # noqa: B006 (Prefect makes its form of it)
-    """Run the stale part of DVC's graph.
+def reproduce(targets: list[str] = []) -> None:  # noqa: B006 (Prefect makes a form of the signature)
+    """Run the stale stages of DVC's graph.
 
     Args:
-        targets: stages, or names that stand for several (train), with all that they depend on; all stages if empty
+        targets: stages, or groups of stages (train), with all that they depend on; all stages if empty
     """
-    with work.begun() as inherited:
+    with work.started() as inherited:
         stages = graph.stale(targets, Path())
         if not stages:
             get_run_logger().info(NOTHING)
@@ -32,7 +32,7 @@ def reproduce(targets: list[str] = []) -> None:  # noqa: B006 (Prefect makes its
 
 
 def run(call: Callable[[], Any]) -> None:
-    """Call a flow from the command line: 0 when it completed, 1 when it failed, 2 and one line for a user's mistake."""
+    """Call a flow from the command line. Exit code 0 when it completed, 1 when it failed, 2 for invalid input."""
     try:
         state = call()
     except ValueError as error:
@@ -44,7 +44,7 @@ def run(call: Callable[[], Any]) -> None:
 
 
 def main() -> None:
-    """Without anything stale no flow is started: DVC alone can say that."""
+    """Start the flow, unless nothing is stale."""
     parser = argparse.ArgumentParser(prog="pipelines.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", help="stages, as `dvc repro` takes them (default: all)")
     targets = parser.parse_args().targets

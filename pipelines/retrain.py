@@ -1,13 +1,12 @@
-"""The flow `retrain`: train what is stale, or all anew with another seed; the registry promotes only what is better.
+"""The flow `retrain`: train what is stale, or with another seed what is not; the registry promotes better models.
 
     python -m pipelines.retrain [RUN ...] [--force]
 
-Data, code and params decide, by DVC's own comparison, whether there is anything to do. A challenger meets the champion
-in the stage `register` (pixelcnn.tracking.registry), so `dvc repro` by hand follows the same rule.
+DVC decides by data, code and params what is stale. The stage `register` compares a challenger with the champion
+(pixelcnn.tracking.registry), so the same rule holds for `dvc repro`.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,22 @@ from prefect.logging import get_run_logger
 
 from pipelines import artifacts, challenger, graph, work
 from pipelines.reproduce import NOTHING, run
-from pixelcnn import config
+from pixelcnn import params
+from pixelcnn.schemas import RegisterReport
 from pixelcnn.tracking import registry
 
-JUDGED_BY = "register"  # the stage that puts a run's model into the registry and writes the receipt
+REGISTER = "register"  # the stage that registers a run's model and writes a RegisterReport
 
 
 @flow(name="retrain")
-def retrain(runs: list[str] = [], force: bool = False) -> None:  # noqa: B006 (Prefect makes its form of it)
-    """Train what data, code or params have made stale, and let each new model challenge its champion.
+def retrain(runs: list[str] = [], force: bool = False) -> None:  # noqa: B006 (Prefect makes a form of the signature)
+    """Train the runs that are stale, and compare each new model with its champion.
 
     Args:
         runs: entries of params.yaml's `runs`; all if empty
-        force: train even what is not stale, with a new seed, in a folder of its own
+        force: train also what is not stale, with a new seed, in a folder of its own
     """
-    with work.begun() as inherited:
+    with work.started() as inherited:
         places = _challengers(runs) if force else [(Path(), _stale(runs))]
         futures: work.Futures = {}
         for folder, stages in places:
@@ -49,51 +49,48 @@ def retrain(runs: list[str] = [], force: bool = False) -> None:  # noqa: B006 (P
 
 
 def _stale(runs: Sequence[str]) -> list[graph.Stage]:
-    _known(runs)
-    return graph.stale([_judge(name) for name in runs], Path())
+    _sections(runs)  # refuses unknown runs
+    return graph.stale([_target(name) for name in runs], Path())
 
 
 def _challengers(runs: Sequence[str]) -> list[tuple[Path, list[graph.Stage]]]:
-    """A folder for each run, and what is to be done there."""
+    """A folder for each run, and its stale stages."""
     places = []
-    for name, section in _known(runs).items():
+    for name, section in _sections(runs).items():
         seed = challenger.new_seed(section)
-        folder = challenger.prepare(name, seed, _judge(name))
+        folder = challenger.prepare(name, seed, _target(name))
         get_run_logger().info("%s: a challenger with seed %d in %s", name, seed, folder)
-        places.append((folder, graph.stale([_judge(name)], folder)))
+        places.append((folder, graph.stale([_target(name)], folder)))
     return places
 
 
-def _known(runs: Sequence[str]) -> dict[str, config.Run]:
-    known = config.load(Path("params.yaml")).runs
-    for name in runs:
-        if name not in known:
-            raise ValueError(f"runs: {name!r} is not one of params.yaml's runs: {', '.join(known)}")
-    return {name: section for name, section in known.items() if name in runs or not runs}
+def _sections(runs: Sequence[str]) -> dict[str, params.Run]:
+    """These entries of params.yaml's `runs`, all if empty. ValueError for an unknown one."""
+    known = params.load(Path("params.yaml"))
+    return {name: known.run(name) for name in runs or known.runs}
 
 
-def _judge(name: str) -> str:
-    return f"{JUDGED_BY}@{name}"
+def _target(name: str) -> str:
+    return f"{REGISTER}@{name}"
 
 
 def _show_decisions(stages: Sequence[graph.Stage]) -> None:
-    """An artifact for each receipt that these stages have written: decision, numbers and both models' samples."""
+    """An artifact for each report that these stages have written: decision, scores and samples of both models."""
     for stage in stages:
-        word, _, name = stage.name.partition("@")
-        receipts = [out for out in stage.outs if word == JUDGED_BY and out.exists()]
-        for path in receipts:
-            receipt = json.loads(path.read_text())
-            text = decision(receipt, name)
+        kind, _, name = stage.name.partition("@")
+        for path in [out for out in stage.outs if kind == REGISTER and out.exists()]:
+            report = RegisterReport.read(path, f"run `dvc repro --force {stage.name}`")
+            text = decision(report, name)
             create_markdown_artifact(text, key=f"decision-{name}", description=f"whether {name} became champion")
-            get_run_logger().info("%s: %s: %s", name, receipt["decision"], receipt["reason"])
+            get_run_logger().info("%s: %s: %s", name, report.decision, report.reason)
 
 
-def decision(receipt: dict[str, Any], run_name: str) -> str:
-    """A receipt as a page: what was decided, why, each side's number and samples."""
-    name, number = receipt["name"], receipt["version"]
-    lines = [f"# {name}: version {number}, {receipt['decision']}", "", receipt["reason"] + ".", ""]
-    lines += [f"Trained as `{run_name}`. Back to the champion before: `python -m pipelines.rollback {name}`", ""]
-    entries = registry.entries(name, [n for n in (number, receipt["compared_with"]) if n is not None])
+def decision(report: RegisterReport, run_name: str) -> str:
+    """A decision of the registry as a page: the reason, and scores and samples of the versions compared."""
+    name, number = report.name, report.version
+    lines = [f"# {name}: version {number}, {report.decision}", "", report.reason + ".", ""]
+    lines += [f"Trained as `{run_name}`. To restore the previous champion: `python -m pipelines.rollback {name}`", ""]
+    entries = registry.entries(name, [n for n in (number, report.compared_with) if n is not None])
     lines += ["| version | run | seed | test, bits/dim | ± |", "|---:|---|---:|---:|---:|"]
     lines += [f"| {e.version} | {e.run} | {e.seed} | {e.test:.4f} | {e.error:.4f} |" for e in entries]
     for entry in entries:
@@ -103,10 +100,10 @@ def decision(receipt: dict[str, Any], run_name: str) -> str:
 
 
 def main() -> None:
-    """Without anything stale and without --force no flow is started."""
+    """Start the flow, unless nothing is stale and --force is not given."""
     parser = argparse.ArgumentParser(prog="pipelines.retrain", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", help="entries of params.yaml's runs (default: all)")
-    parser.add_argument("--force", action="store_true", help="also what is not stale, with a new seed")
+    parser.add_argument("--force", action="store_true", help="train also what is not stale, with a new seed")
     args = parser.parse_args()
 
     def call() -> Any:

@@ -1,4 +1,4 @@
-"""Stages as Prefect task runs: named after the stage, waiting for what it needs, treated as dvc.yaml says."""
+"""Stages as Prefect task runs: named after the stage, in the order of DVC's graph, retried as their `meta` says."""
 
 import os
 import signal
@@ -25,33 +25,33 @@ Futures = dict[str, PrefectFuture[None]]
 
 
 @contextmanager
-def begun() -> Iterator[tuple[int, ...]]:
-    """One flow at a time in this checkout; yields what each stage is to inherit: the flow's lifeline, and that lock.
+def started() -> Iterator[tuple[int, ...]]:
+    """Lock this checkout for one flow; yields the file descriptors that stages inherit: the lifeline and the lock.
 
-    So a stage that is still saving after its flow was killed holds up the next flow, which resumes what it saved.
+    A stage that is still saving after its flow was killed holds the lock, so the next flow waits and resumes from that.
     """
     if not Path("dvc.yaml").exists():
-        raise ValueError("dvc.yaml: no such file; the pipelines run where it lies")
-    if "PREFECT__FLOW_RUN_ID" in os.environ:  # started by a worker or by `serve`, not by hand
-        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+        raise ValueError("dvc.yaml: no such file; the pipelines run in its folder")
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # started by a worker or by `serve`
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        with locks.held(CHECKOUT_LOCK) as (number, _), child.lifeline() as cord:
-            yield cord, number
+        with locks.held(CHECKOUT_LOCK) as (lock, _), child.lifeline() as lifeline:
+            yield lifeline, lock
     except KeyboardInterrupt:
-        with locks.held(CHECKOUT_LOCK):  # stages hold it until they have saved
+        with locks.held(CHECKOUT_LOCK):  # wait for the stages: they hold it until they have saved
             _leave_without_server()
         raise
 
 
 def submit(stages: Sequence[graph.Stage], folder: Path, inherited: tuple[int, ...]) -> Futures:
-    """Start each stage as soon as those it needs are done."""
+    """Submit the stages as Prefect tasks; each starts when those that it depends on have completed."""
     futures: Futures = {}
     for stage in stages:
         get_run_logger().info("%s: %s", stage.name, stage.why)
         prepared = run_stage.with_options(
             name=stage.name,
-            retries=stage.treatment.retries,
-            retry_delay_seconds=exponential_backoff(stage.treatment.retry_after),
+            retries=stage.policy.retries,
+            retry_delay_seconds=exponential_backoff(stage.policy.retry_after),
             retry_condition_fn=may_pass,
         )
         needs = [futures[name] for name in stage.needs]
@@ -60,37 +60,37 @@ def submit(stages: Sequence[graph.Stage], folder: Path, inherited: tuple[int, ..
 
 
 def finish(futures: Futures) -> None:
-    """Wait for all of them; one that fails stops those that need it and no other. Raises RuntimeError that names it."""
+    """Wait for all stages. A failed one stops only those that depend on it; RuntimeError then names both."""
     for future in futures.values():
         future.wait()
     failed = [name for name, future in futures.items() if future.state.is_failed() or future.state.is_crashed()]
     if failed:
-        kept = [name for name, future in futures.items() if future.state.is_pending()]
-        after = f"; not begun for that reason: {', '.join(kept)}" if kept else ""
-        raise RuntimeError(f"failed: {', '.join(failed)}{after}")
+        pending = [name for name, future in futures.items() if future.state.is_pending()]
+        skipped = f"; not started for that reason: {', '.join(pending)}" if pending else ""
+        raise RuntimeError(f"failed: {', '.join(failed)}{skipped}")
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{stage.name}")
 def run_stage(stage: graph.Stage, folder: Path, inherited: tuple[int, ...]) -> None:
-    """One stage, its output in the run's log, its tables and pictures as artifacts."""
+    """Run one stage; its output goes to the run's log, its tables and pictures become artifacts."""
     child.run(stage, folder, inherited, get_run_logger().info)
     artifacts.publish(stage)
 
 
 def _leave_without_server() -> None:
-    """End this process if Ctrl-C has also ended the server that Prefect started for it: it would try to report long."""
+    """Exit if Ctrl-C has also ended the temporary server of this process: Prefect would retry for long to reach it."""
     alive = [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
     if get_current_settings().api.url is None and not alive:
         os._exit(child.STOPPED)
 
 
-def _follow(parent: int) -> None:
-    """End this process as a cancellation would when the process that started it is gone: a dead worker cannot."""
+def _end_with(parent: int) -> None:
+    """Send this process SIGTERM, as a cancellation does, when the worker that started it has died."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def may_pass(_task: "Task[..., Any]", _run: TaskRun, state: State[Any]) -> bool:
-    """Whether Prefect should try a failed stage again, if dvc.yaml gives it a retry."""
+    """Whether Prefect should retry a failed stage, if dvc.yaml allows retries."""
     return isinstance(state.data, child.StageError) and state.data.may_pass

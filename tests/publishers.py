@@ -1,4 +1,4 @@
-"""Tiny archives in the publishers' layouts: 4x4 images of noise, a few to a split."""
+"""Tiny archives in the publishers' formats: a few 4x4 images of noise per split."""
 
 import dataclasses
 import io
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pixelcnn.data import sources
 from pixelcnn.data.archives import CIFAR10_BATCHES, IMAGENET_BATCHES
-from pixelcnn.data.sources import SOURCES, Archive, Source
+from pixelcnn.data.sources import Archive, Source
 
 SHAPE = (3, 4, 4)
 NUM = {"train": 40, "test": 10}
@@ -30,12 +31,12 @@ LABELS = {split: [k % 10 for k in range(num)] for split, num in NUM.items()}
 
 
 def tiny(name: str) -> Source:
-    """The source `name` with the sizes of this file, and without what is known of the publisher's images."""
+    """The source `name` with the sizes of this file, and without checksums and fingerprints."""
 
     def anonymous(archive: Archive) -> Archive:
         return dataclasses.replace(archive, sha256=None, num_bytes=None)
 
-    source = SOURCES[name]
+    source = sources.load(name)
     archives = {s: tuple(tuple(anonymous(a) for a in one) for one in ways) for s, ways in source.archives.items()}
     return dataclasses.replace(source, archives=archives, shape=SHAPE, num_images=NUM, fingerprints={})
 
@@ -124,10 +125,10 @@ def publish(name: str, folder: Path, kind: str = "pickle") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if name == "cifar10":
         write_tar(folder / "cifar-10-python.tar.gz", cifar10_members(), "w:gz")
-    elif name == "imagenet32-vdo2016":
+    elif name == "imagenet32_vdo2016":
         for split, file in (("train", "train_32x32.tar"), ("test", "valid_32x32.tar")):
             write_tar(folder / file, pngs(IMAGES[split]))
-    elif name == "imagenet32-box2017":
+    elif name == "imagenet32_box2017":
         end = "_npz.zip" if kind == "npz" else ".zip"
         for split, short in (("train", "train"), ("test", "val")):
             write_zip(folder / f"Imagenet32_{short}{end}", imagenet_members(split, kind))

@@ -1,4 +1,4 @@
-"""What the stages before `report` leave under reports/, in small: two CIFAR-10 runs, one on a sample of ImageNet 64."""
+"""The reports that the stages before `report` write, in small: two runs on CIFAR-10, one on a sample of ImageNet 64."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,19 @@ from typing import Any
 
 from PIL import Image
 
-from pixelcnn import config
+from pixelcnn import params as schema
+from pixelcnn.config import check, read_yaml
 from tests.conftest import DEMO
 
 CIFAR, SAMPLE, DIGITS = "cifar", "imagenet-sample", "digits"
 GATED, LABELLED, SMALL = "cifar-gated", "cifar-gated-label", "imagenet-gated"
 
 
-def params() -> config.Params:
+def params() -> schema.Params:
     """Three data sets and three runs; everything else as in the demo."""
-    content = config.read_yaml(DEMO)
+    content = read_yaml(DEMO)
     dataset, run = next(iter(content["datasets"].values())), next(iter(content["runs"].values()))
-    sources = {CIFAR: "cifar10", SAMPLE: "imagenet64-vdo2016", DIGITS: "digits"}
+    sources = {CIFAR: "cifar10", SAMPLE: "imagenet64_vdo2016", DIGITS: "digits"}
     content["datasets"] = {
         name: dataset | {"download": dataset["download"] | {"source": source}} for name, source in sources.items()
     }
@@ -27,19 +28,19 @@ def params() -> config.Params:
         | {"dataset": CIFAR, "description": "Gated | label", "model": run["model"] | {"condition": "label"}},
         SMALL: run | {"dataset": SAMPLE, "description": "Gated, small"},
     }
-    return config.check(config.Params, content, "test")
+    return check(schema.Params, content, "test")
 
 
 def write_reports(reports: Path) -> None:
-    """Every file that `report` reads, and those of a run that params.yaml no longer has."""
-    _card(reports, CIFAR, "cifar10", "CIFAR-10", True, ["cat", "dog"])
-    _card(reports, SAMPLE, "imagenet64-vdo2016", "ImageNet <64>", False, [])
-    _card(reports, DIGITS, "digits", "Digits", True, [])
+    """Write every file that `report` reads, and those of a run that is no longer in params.yaml."""
+    _dataset(reports, CIFAR, "cifar10", "CIFAR-10", True, ["cat", "dog"])
+    _dataset(reports, SAMPLE, "imagenet64_vdo2016", "ImageNet <64>", False, [])
+    _dataset(reports, DIGITS, "digits", "Digits", True, [])
     for name in (CIFAR, SAMPLE, DIGITS):
         gaussian = _splits(4.642) | {"num_parameters": 4_723_000}
         write_json(reports / f"baseline/{name}.json", {"uniform": {"test": _measure(8.0)}, "gaussian": gaussian})
     for name, bits in ((GATED, 3.0349), (LABELLED, 3.0251), (SMALL, 3.5), ("removed-long-ago", 1.0)):
-        _run(reports, name, bits)
+        write_run(reports, name, bits)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content))
 
 
-def _card(reports: Path, name: str, source: str, title: str, comparable: bool, classes: list[str]) -> None:
+def _dataset(reports: Path, name: str, source: str, title: str, comparable: bool, classes: list[str]) -> None:
     split = {"num_images": 1234, "fingerprint": "0123456789abcdef" * 4, "shards": ["a.parquet"]}
     card = {
         "dataset": name,
@@ -58,6 +59,8 @@ def _card(reports: Path, name: str, source: str, title: str, comparable: bool, c
         "levels": 256,
         "classes": classes,
         "splits": {"train": split, "validation": split, "test": split},
+        "channel_means": [127.5] * 3,
+        "channel_deviations": [64.0] * 3,
         "comparable": comparable,
         "comparable_reason": "all images" if comparable else "1,234 of 49,999 test images",
         "licence": "free",
@@ -67,8 +70,9 @@ def _card(reports: Path, name: str, source: str, title: str, comparable: bool, c
     write_json(reports / f"preprocess/{name}.json", card)
 
 
-def _run(reports: Path, name: str, bits: float) -> None:
-    train = {
+def write_run(reports: Path, name: str, bits: float, **train: Any) -> None:
+    """Write the reports of a run; `train` replaces entries of its training's."""
+    summary = {
         "step": 90,
         "steps": 100,
         "validation_bits_per_dim": bits,
@@ -79,7 +83,7 @@ def _run(reports: Path, name: str, bits: float) -> None:
         "seconds": 4680.0,
         "hardware": "2 CPU cores",
     }
-    write_json(reports / f"train/{name}.json", train)
+    write_json(reports / f"train/{name}.json", summary | train)
     lines = ["step,images_seen,seconds,learning_rate,train_bits_per_dim,validation_bits_per_dim"]
     for step in range(10, 101, 10):
         validation = bits + 1 / step if step % 20 == 0 else ""

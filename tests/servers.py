@@ -1,4 +1,4 @@
-"""Servers that tests start on this machine: MLflow's, and PostgreSQL where it is installed."""
+"""Servers that tests start on this machine: MLflow and, where it is installed, PostgreSQL."""
 
 import contextlib
 import importlib.util
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A TCP port that is free."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def mlflow_server(folder: Path, port: int, database: str | None = None) -> Iterator["subprocess.Popen[bytes]"]:
-    """MLflow's server with the artifacts behind it, as docs/servers.md starts it; by default on a SQLite file."""
+    """An MLflow server that also serves artifacts, as in docs/servers.md; by default on a SQLite file."""
     folder.mkdir(exist_ok=True)
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database or f"sqlite:///{folder}/mlflow.db",
@@ -54,7 +54,7 @@ def _wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
 
 
 def why_no_postgres() -> str:
-    """What a PostgreSQL of one's own lacks here; "" for nothing."""
+    """Why no PostgreSQL server can be started here; "" where one can."""
     if not all(map(shutil.which, ("initdb", "postgres"))):
         return "initdb and postgres are not on the PATH"
     if importlib.util.find_spec("psycopg2") is None:
@@ -66,7 +66,7 @@ def why_no_postgres() -> str:
 
 @contextlib.contextmanager
 def postgres(port: int) -> Iterator[str]:
-    """An empty PostgreSQL database, as docs/servers.md starts it; its URI."""
+    """The URI of an empty PostgreSQL database, as in docs/servers.md."""
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         folder = Path(home)

@@ -1,4 +1,4 @@
-"""The publishers' archives are read to the last pixel, and whatever else lies in them is refused by name."""
+"""Archives are read exactly; invalid archives are refused with the member's name; nothing in them is executed."""
 
 import os
 import pickle
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pixelcnn.data.archives import decode_png, read_images
-from pixelcnn.data.sources import SOURCES, Source
+from pixelcnn.data import sources
+from pixelcnn.data.archives import decode_png
+from pixelcnn.data.sources import Source
 from tests import publishers
 from tests.publishers import IMAGES, LABELS, SHAPE, noise, tiny, write_tar, write_zip
 
@@ -25,7 +26,7 @@ NPZ = "Imagenet32_val_npz.zip"
 
 def read(source: Source, folder: Path, split: Any) -> tuple[np.ndarray, list[int | None]]:
     """All images and labels."""
-    items = list(read_images(source, folder, split))
+    items = list(source.read(source, folder, split))
     images = [decode_png(i, source.shape, name) if isinstance(i, bytes) else i for name, i, _ in items]
     return np.stack(images), [label for _, _, label in items]
 
@@ -35,21 +36,21 @@ def read(source: Source, folder: Path, split: Any) -> tuple[np.ndarray, list[int
     ("name", "kind"),
     [
         ("cifar10", "pickle"),
-        ("imagenet32-vdo2016", "png"),
-        ("imagenet32-box2017", "pickle"),
-        ("imagenet32-box2017", "npz"),
+        ("imagenet32_vdo2016", "png"),
+        ("imagenet32_box2017", "pickle"),
+        ("imagenet32_box2017", "npz"),
     ],
 )
-def test_every_layout_is_read_to_the_last_pixel(name: str, kind: str, split: str, tmp_path: Path) -> None:
+def test_every_format_is_read_exactly(name: str, kind: str, split: str, tmp_path: Path) -> None:
     publishers.publish(name, tmp_path, kind)
     images, labels = read(tiny(name), tmp_path, split)
     np.testing.assert_array_equal(images, IMAGES[split])
     assert labels == ([None] * len(images) if kind == "png" else LABELS[split])
 
 
-def test_digits_end_with_the_test_writers() -> None:
-    train, _ = read(SOURCES["digits"], Path(), "train")
-    test, labels = read(SOURCES["digits"], Path(), "test")
+def test_digits_have_the_last_images_as_test_split() -> None:
+    train, _ = read(sources.load("digits"), Path(), "train")
+    test, labels = read(sources.load("digits"), Path(), "test")
     assert train.shape == (1297, 1, 8, 8)
     assert test.shape == (500, 1, 8, 8)
     assert set(labels) == set(range(10))
@@ -57,27 +58,27 @@ def test_digits_end_with_the_test_writers() -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_pickles_of_every_protocol_of_2017_are_read(protocol: int, tmp_path: Path) -> None:
+def test_pickles_of_protocols_2_to_4_are_read(protocol: int, tmp_path: Path) -> None:
     batch = publishers.python3_batch(IMAGES["test"], list(range(1, 11)), protocol)
     write_zip(tmp_path / ZIP, {"val_data": batch})
-    np.testing.assert_array_equal(read(tiny("imagenet32-box2017"), tmp_path, "test")[0], IMAGES["test"])
+    np.testing.assert_array_equal(read(tiny("imagenet32_box2017"), tmp_path, "test")[0], IMAGES["test"])
 
 
-def test_numpy_numbers_and_arrays_do_as_labels(tmp_path: Path) -> None:
+def test_labels_may_be_numpy_scalars_or_arrays(tmp_path: Path) -> None:
     for labels in ([np.int64(label + 1) for label in LABELS["test"]], np.array(LABELS["test"], np.int32) + 1):
         batch = pickle.dumps({"data": IMAGES["test"].reshape(10, -1), "labels": labels}, 4)
         write_zip(tmp_path / ZIP, {"val_data": batch})
-        assert read(tiny("imagenet32-box2017"), tmp_path, "test")[1] == LABELS["test"]
+        assert read(tiny("imagenet32_box2017"), tmp_path, "test")[1] == LABELS["test"]
 
 
 def test_a_train_split_may_come_in_parts(tmp_path: Path) -> None:
     members = list(publishers.imagenet_members("train").items())
     write_zip(tmp_path / "Imagenet64_train_part1.zip", dict(members[:5]))
     write_zip(tmp_path / "Imagenet64_train_part2.zip", dict(members[5:]))
-    np.testing.assert_array_equal(read(tiny("imagenet64-box2017"), tmp_path, "train")[0], IMAGES["train"])
+    np.testing.assert_array_equal(read(tiny("imagenet64_box2017"), tmp_path, "train")[0], IMAGES["train"])
 
 
-class Poison:
+class Malicious:
     """A pickle of this runs a shell command when it is loaded."""
 
     def __init__(self, command: str) -> None:
@@ -88,18 +89,18 @@ class Poison:
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"data": x}, lambda x: {"data": [1], "labels": [x]}])
-def test_a_poisoned_pickle_is_refused_and_not_run(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_refused_and_not_executed(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    poisoned = pickle.dumps(wrap(Poison(f"touch {ran}")), 2)
-    write_tar(tmp_path / CIFAR, {"cifar-10-batches-py/test_batch": poisoned}, "w:gz")
+    malicious = pickle.dumps(wrap(Malicious(f"touch {ran}")), 2)
+    write_tar(tmp_path / CIFAR, {"cifar-10-batches-py/test_batch": malicious}, "w:gz")
     with pytest.raises(ValueError, match=r"tar\.gz: .*/test_batch: .* names (posix|nt)\.system.*; nothing was run"):
         read(tiny("cifar10"), tmp_path, "test")
     assert not ran.exists()
-    pickle.loads(poisoned)
-    assert ran.exists()  # it does run elsewhere
+    pickle.loads(malicious)
+    assert ran.exists()  # plain unpickling executes it
 
 
-# Bad input: how it is made, the source it poses as, and what is said of it
+# Bad input: the source, what makes its archive invalid, and the message
 
 
 def _link(name: str, kind: bytes) -> tarfile.TarInfo:
@@ -116,12 +117,12 @@ def _cut(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
 
 
-def _torn_in_a_member(folder: Path) -> None:
+def _truncated_in_a_member(folder: Path) -> None:
     _tar(folder, a=publishers.png(noise(1, 0)[0]), b=publishers.png(noise(1, 1)[0]))
     _cut(folder / PNGS, 1024 + 512 + 30)
 
 
-def _torn_between_members(folder: Path) -> None:
+def _truncated_between_members(folder: Path) -> None:
     _tar(folder, a=publishers.png(noise(1, 0)[0]), b=publishers.png(noise(1, 1)[0]))
     _cut(folder / PNGS, 1024)
 
@@ -133,7 +134,7 @@ def _damaged_header(folder: Path) -> None:
     (folder / PNGS).write_bytes(content)
 
 
-def _torn_gzip(folder: Path) -> None:
+def _truncated_gzip(folder: Path) -> None:
     publishers.publish("cifar10", folder)
     _cut(folder / CIFAR, (folder / CIFAR).stat().st_size // 2)
 
@@ -155,13 +156,13 @@ def _huge_member(folder: Path) -> None:
     _tar(folder, a=bytes(2**20))
 
 
-def _torn_zip(folder: Path) -> None:
-    publishers.publish("imagenet32-box2017", folder)
+def _truncated_zip(folder: Path) -> None:
+    publishers.publish("imagenet32_box2017", folder)
     _cut(folder / ZIP, 300)
 
 
 def _flipped_zip(folder: Path) -> None:
-    publishers.publish("imagenet32-box2017", folder)
+    publishers.publish("imagenet32_box2017", folder)
     content = bytearray((folder / ZIP).read_bytes())
     content[150] ^= 255
     (folder / ZIP).write_bytes(content)
@@ -202,15 +203,19 @@ def _a_batch_twice(folder: Path) -> None:
 
 
 ROWS = IMAGES["test"].reshape(10, -1)
-OLD, BOX = "imagenet32-vdo2016", "imagenet32-box2017"
+OLD, BOX = "imagenet32_vdo2016", "imagenet32_box2017"
 BAD_INPUT = {
     "no archive": (OLD, lambda _: None, r"lacks the test archives of .*: looked for valid_32x32\.tar"),
     "no alternative": (BOX, lambda _: None, r"looked for Imagenet32_val_npz\.zip or Imagenet32_val\.zip"),
     "not a tar": (OLD, lambda folder: (folder / PNGS).write_bytes(b"<html>" * 200), "not a readable tar archive"),
-    "torn in a member": (OLD, _torn_in_a_member, r"valid_32x32\.tar: b\.png: cannot be read: unexpected end of data"),
-    "torn between members": (OLD, _torn_between_members, "lacks the mark that ends a tar archive"),
+    "truncated in a member": (
+        OLD,
+        _truncated_in_a_member,
+        r"valid_32x32\.tar: b\.png: cannot be read: unexpected end of data",
+    ),
+    "truncated between members": (OLD, _truncated_between_members, "lacks the mark that ends a tar archive"),
     "damaged header": (OLD, _damaged_header, "lacks the mark that ends a tar archive"),
-    "torn gzip": ("cifar10", _torn_gzip, r"cifar-10-python\.tar\.gz: .*[Cc]ompressed file ended"),
+    "truncated gzip": ("cifar10", _truncated_gzip, r"cifar-10-python\.tar\.gz: .*[Cc]ompressed file ended"),
     "gzip without its end": ("cifar10", _gzip_without_its_end, "truncated: Compressed file ended"),
     "link": (OLD, _png(_link("a.png", tarfile.SYMTYPE)), r"a\.png: is a link or a device"),  # type: ignore[arg-type]
     "hard link": (OLD, _png(_link("a.png", tarfile.LNKTYPE)), r"a\.png: is a link or"),  # type: ignore[arg-type]
@@ -220,7 +225,7 @@ BAD_INPUT = {
     "huge member": (OLD, _huge_member, r"a\.png: declares 1,048,576 bytes, but this format needs at most 65,632"),
     "no picture": (OLD, _png(b"not a picture"), r"a\.png: is not a readable PNG: cannot identify"),
     "another format": (OLD, _png(publishers.png(noise(1, 0)[0], kind="BMP")), "is not a readable PNG"),
-    "torn picture": (OLD, _png(publishers.png(noise(1, 0)[0])[:60]), r"a\.png: is not a readable PNG"),
+    "truncated picture": (OLD, _png(publishers.png(noise(1, 0)[0])[:60]), r"a\.png: is not a readable PNG"),
     "another size": (
         OLD,
         _png(publishers.png(noise(1, 0)[0][:, :, :3])),
@@ -232,7 +237,7 @@ BAD_INPUT = {
         lambda folder: (folder / ZIP).write_bytes(b"<html>"),
         r"val\.zip: is not a readable zip archive",
     ),
-    "torn zip": (BOX, _torn_zip, r"val\.zip: is not a readable zip archive, or truncated"),
+    "truncated zip": (BOX, _truncated_zip, r"val\.zip: is not a readable zip archive, or truncated"),
     "flipped byte in a zip": (BOX, _flipped_zip, r"val\.zip: val_data: is not a pickled batch"),
     "link in a zip": (BOX, _zip_link, "val_data: is a link or a device"),
     "climbing name in a zip": (BOX, _zip({"../val_data": b""}), r"\.\./val_data: this name leads out"),
@@ -261,13 +266,15 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize(("name", "spoil", "message"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
-def test_bad_input_is_refused_by_name(name: str, spoil: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+def test_bad_input_is_refused_with_its_place(
+    name: str, spoil: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
     spoil(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=message) as caught:
         read(tiny(name), tmp_path, "test")
     assert str(tmp_path) in str(caught.value)
-    assert sorted(tmp_path.rglob("*")) == before  # nothing is ever unpacked
+    assert sorted(tmp_path.rglob("*")) == before  # nothing is extracted
 
 
 def test_a_missing_batch_is_named(tmp_path: Path) -> None:
@@ -278,22 +285,23 @@ def test_a_missing_batch_is_named(tmp_path: Path) -> None:
         read(tiny(BOX), tmp_path, "train")
 
 
-def test_a_reader_of_pngs_keeps_no_member(tmp_path: Path) -> None:
+def test_the_png_reader_does_not_accumulate_members(tmp_path: Path) -> None:
     write_tar(tmp_path / PNGS, publishers.pngs(noise(500, 0)))
+    source = tiny(OLD)
     opened: list[tarfile.TarFile] = []
     original = tarfile.open
 
-    def remember(*args: Any, **kwargs: Any) -> tarfile.TarFile:
+    def recording(*args: Any, **kwargs: Any) -> tarfile.TarFile:
         opened.append(original(*args, **kwargs))
         return opened[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tarfile, "open", remember)
-        kept = [len(opened[0].members) for _ in read_images(tiny(OLD), tmp_path, "test")]  # type: ignore[attr-defined]
-    assert len(kept) == 500
-    assert max(kept) <= 1
+        patch.setattr(tarfile, "open", recording)
+        counts = [len(opened[0].members) for _ in source.read(source, tmp_path, "test")]  # type: ignore[attr-defined]
+    assert len(counts) == 500
+    assert max(counts) <= 1
 
 
-def test_grey_images_are_read_where_the_source_is_grey() -> None:
+def test_grey_pngs_are_read_for_a_grey_source() -> None:
     grey = decode_png(publishers.png(noise(1, 0)[0], "L"), (1, *SHAPE[1:]), "a.png")
     assert grey.shape == (1, 4, 4)

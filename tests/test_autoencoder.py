@@ -1,21 +1,21 @@
-"""Auto-encoders: given a code the order of sub-pixels holds; the squared error's distribution is one."""
+"""Auto-encoders: causality given a code, the squared error as a likelihood, codes, and sizes."""
 
 import math
 
 import pytest
 import torch
 
-from pixelcnn.likelihoods.categorical import Categorical
+from pixelcnn.likelihoods.categorical.likelihood import Categorical
 from pixelcnn.model import Model
-from pixelcnn.nn.autoencoder import PixelCNNAutoencoder
 from pixelcnn.nn.conditioning import MapCondition, VectorCondition
 from pixelcnn.nn.masked_conv import num_parameters
-from tests.probes import Shape, earlier, measured, noise
+from tests.conftest import network_of
+from tests.probes import Shape, earlier, log_pmf, measured_fields, noise
 from tests.test_architectures import flat_images, model_of
 
 
 class GivenCode(torch.nn.Module):
-    """A decoder under one fixed code."""
+    """The decoder of a model, given one fixed code."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -33,9 +33,9 @@ def of(name: str, channels: int) -> Model:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_given_the_code_an_output_depends_on_what_precedes_and_on_nothing_else(channels: int) -> None:
+def test_given_the_code_an_output_depends_on_earlier_sub_pixels_only(channels: int) -> None:
     shape: Shape = (channels, 4, 6)
-    seen = measured(GivenCode(of("pixelcnn_autoencoder", channels)), shape)
+    seen = measured_fields(GivenCode(of("pixelcnn_autoencoder", channels)), shape)
     assert any(seen.values())
     assert all(seen[p] <= earlier(shape)[p] for p in seen)
 
@@ -47,32 +47,32 @@ def test_a_squared_error_decoder_depends_on_the_code_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["pixelcnn_autoencoder", "squared_error_autoencoder"])
-def test_the_code_is_the_images_own_and_depends_on_all_of_it(name: str) -> None:
+def test_the_code_is_that_of_the_image_and_depends_on_every_sub_pixel(name: str) -> None:
     model = of(name, 3)
     x = flat_images(3).images[:2]
-    codes = model.encode(x)
+    codes = model.network.encode(x)
     assert codes.shape == (2, 2)
     torch.testing.assert_close(model.nll(x), model.nll(x, codes))
-    jacobian = torch.autograd.functional.jacobian(lambda image: model.encode(image), x[:1].double())
+    jacobian = torch.autograd.functional.jacobian(lambda image: model.network.encode(image), x[:1].double())
     assert (jacobian.abs().sum((0, 1, 2)) > 0).all()
-    torch.testing.assert_close(model.encode(x[:1]), codes[:1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.network.encode(x[:1]), codes[:1], rtol=0, atol=1e-12)
 
 
-def test_the_squared_errors_distribution_is_a_bell_and_the_decoded_image_its_expectation() -> None:
+def test_the_squared_error_likelihood_is_a_discretised_gaussian_whose_mean_is_the_decoded_image() -> None:
     model = of("squared_error_autoencoder", 1)
     x = flat_images(1).images[:1]
-    codes = model.encode(x).detach()
-    log_p = model.likelihood.log_pmf(model.network(x), x)[0, :, 0, 0, 0].detach()
+    codes = model.network.encode(x).detach()
+    log_p = log_pmf(model.likelihood, model.network(x), x)[0, :, 0, 0, 0].detach()
     deviation = math.exp(float(model.network.log_deviation.detach()))  # type: ignore[operator,union-attr]
-    curvature = log_p.diff().diff() / (2 / 7) ** 2  # of a bell's logarithm: the same everywhere
+    curvature = log_p.diff().diff() / (2 / 7) ** 2  # of a Gaussian's logarithm: the same everywhere
     torch.testing.assert_close(curvature, torch.full_like(curvature, -1 / deviation**2))
     decoded = model.decode(codes)
     assert decoded is not None
     assert int(decoded[0, 0, 0, 0]) == round(float((log_p.exp() * torch.arange(8)).sum()))
 
 
-def test_a_squared_error_decoder_learns_the_mean_of_what_a_code_stands_for() -> None:
-    """Black and white images that one code must stand for: grey, though no image is."""
+def test_a_squared_error_decoder_learns_the_mean_of_the_images_with_the_same_code() -> None:
+    """Black and white images with the same code are decoded to grey, which none of them is."""
     model = model_of("squared_error_autoencoder", 1)
     x = torch.tensor([0, 0, 7, 0], dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 4, 6)
     code = torch.zeros(4, 2)
@@ -87,24 +87,25 @@ def test_a_squared_error_decoder_learns_the_mean_of_what_a_code_stands_for() -> 
     torch.testing.assert_close(decoded.detach(), torch.full((4, 1, 4, 6), mean), atol=0.08, rtol=0)
 
 
-def test_only_an_auto_encoder_encodes() -> None:
-    with pytest.raises(ValueError, match="gated_pixelcnn: encodes nothing"):
-        of("gated_pixelcnn", 1).encode(flat_images(1).images)
+def test_only_auto_encoders_have_an_encoder() -> None:
+    with pytest.raises(ValueError, match="GatedPixelCNN has no encoder"):
+        of("gated_pixelcnn", 1).network.encode(flat_images(1).images)
 
 
-def test_parameters_are_those_counted_by_hand() -> None:
+def test_the_number_of_parameters_is_that_counted_by_hand() -> None:
     model = of("squared_error_autoencoder", 3)  # 4 features, code 2, decoder of 6 features, images 3x4x6
     encoder = (3 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (4 * 8 * 9 + 8) + (8 * 2 * 1 * 2 + 2)
     decoder = (2 * 6 * 1 * 2 + 6) + 2 * (6 * 6 * 16 + 6) + (6 * 3 * 9 + 3)
     assert num_parameters(model.network) == encoder + decoder + 1
 
 
-def test_a_code_that_says_which_image_it_is_leaves_nothing_to_say() -> None:
-    """It may cost less than the log2(8) bits that tell 8 images apart: the code tells them."""
+def test_given_a_code_the_nll_can_fall_below_the_bits_that_identify_the_image() -> None:
+    """log2(8) bits identify one of 8 images, but here the code does."""
     torch.manual_seed(0)
     condition = MapCondition(VectorCondition(3, "a code"), 24, 4, 4)
+    section = {"name": "pixelcnn_autoencoder", "condition": "code-map", "code": 3, "encoder_channels": 8}
     sizes = {"num_layers": 2, "hidden_channels": 24, "kernel_size": 3, "first_kernel_size": 3, "head_channels": 24}
-    network = PixelCNNAutoencoder((3, 4, 4), 4, condition, code=3, encoder_channels=8, dropout=0.0, **sizes)
+    network = network_of(section | sizes | {"dropout": 0.0}, (3, 4, 4), condition=condition)
     x = noise((3, 4, 4), 8)
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for _ in range(200):
@@ -112,5 +113,5 @@ def test_a_code_that_says_which_image_it_is_leaves_nothing_to_say() -> None:
         optimizer.zero_grad()
         nats.backward()
         optimizer.step()
-    bits_to_tell_which = math.log2(8) / 48
-    assert float(nats.detach()) / (48 * math.log(2)) < bits_to_tell_which / 2
+    bits_that_identify = math.log2(8) / 48
+    assert float(nats.detach()) / (48 * math.log(2)) < bits_that_identify / 2

@@ -1,4 +1,4 @@
-"""The command `pixelcnn`: suites are switched without losing anything, help is quick, mistakes are named."""
+"""The command `pixelcnn`: switching suites loses no file, help imports nothing heavy, errors name their cause."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelcnn import cli, config
+from pixelcnn import cli, params
 from pixelcnn.cli import VERBS, main
 
 
@@ -16,31 +16,31 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_suite_becomes_params_yaml_and_the_old_one_is_kept(here: Path) -> None:
+def test_a_suite_replaces_params_yaml_and_the_old_file_is_renamed(here: Path) -> None:
     (here / "params.yaml").write_text("mine\n")
     main(["suite", "cifar10-small"])
-    assert list(config.load(here / "params.yaml").datasets) == ["cifar10"]
+    assert list(params.load(here / "params.yaml").datasets) == ["cifar10"]
     assert (here / "params.yaml.bak").read_text() == "mine\n"
     main(["suite", "cifar10"])
     assert (here / "params.yaml.bak").read_text() == "mine\n"
     assert (here / "params.yaml.bak2").exists()
 
 
-def test_the_same_suite_again_keeps_no_copy(here: Path) -> None:
+def test_the_same_suite_again_makes_no_backup(here: Path) -> None:
     for _ in range(2):
         main(["suite", "cifar10-small"])
     assert [path.name for path in here.iterdir()] == ["params.yaml"]
 
 
 @pytest.mark.parametrize("origin", ["archives", "it's \\here: # odd", "https://mirror.example/data"])
-def test_archives_by_hand_or_from_a_mirror(here: Path, origin: str) -> None:
+def test_a_suite_takes_its_archives_from_a_folder_or_a_mirror(here: Path, origin: str) -> None:
     main(["suite", "cifar10-small", "--origin", origin, "--verify", "any"])
-    download = config.load(here / "params.yaml").datasets["cifar10"].download
+    download = params.load(here / "params.yaml").datasets["cifar10"].download
     assert download.origin == (origin if "://" in origin else str(here / origin))
     assert download.verify == "any"
 
 
-def test_an_unknown_suite_is_refused_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_suite_is_refused_with_the_known_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["suite", "mnist"])
     assert end.value.code == 2
@@ -48,7 +48,7 @@ def test_an_unknown_suite_is_refused_by_name(here: Path, capsys: pytest.CaptureF
     assert not list(here.iterdir())
 
 
-def test_the_list_names_each_suite(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_has_the_suites(capsys: pytest.CaptureFixture[str]) -> None:
     main(["suite", "--list"])
     listed = capsys.readouterr().out
     assert "cifar10-small" in listed
@@ -62,10 +62,10 @@ def test_every_verb_is_a_module_with_its_own_help(capsys: pytest.CaptureFixture[
         assert end.value.code == 0
         assert f"usage: pixelcnn {verb}" in capsys.readouterr().out
     modules = {path.stem for path in Path(cli.__path__[0]).glob("*.py")}
-    assert modules == {*VERBS, "__init__", "operands"}
+    assert modules == {*VERBS, "__init__", "__main__", "operands", "output"}
 
 
-def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     listed = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["suite", "--list"]])
-def test_what_needs_no_model_waits_for_no_heavy_import(arguments: list[str]) -> None:
+def test_verbs_without_a_model_import_nothing_heavy(arguments: list[str]) -> None:
     script = (
         "import sys\nfrom pixelcnn.cli import main\n"
         f"try: main({arguments})\nexcept SystemExit: pass\n"

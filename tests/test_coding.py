@@ -1,4 +1,4 @@
-"""An archive holds the pixels to the bit in as many bits as their NLL, and what is damaged is refused."""
+"""An archive restores its pixels exactly, is as large as their NLL, and is refused where it is damaged."""
 
 import dataclasses
 import hashlib
@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from pixelcnn import checkpoint
-from pixelcnn.generation import compression as coding
+from pixelcnn import architectures, checkpoint
+from pixelcnn.checkpoint import identity
+from pixelcnn.generation import compression
 from pixelcnn.generation.compression import compress, decompress, pack, shares, unpack
 from pixelcnn.generation.sampling import sample
-from pixelcnn.model import ARCHITECTURES, Model
+from pixelcnn.model import Model
 from tests.conftest import Build, images
 from tests.test_architectures import SIZES, model_of
 
-CODED = [name for name in ARCHITECTURES if "condition" not in SIZES[name]]  # without the auto-encoders
+CODED = [name for name in architectures.NAMES if "condition" not in SIZES[name]]  # without the auto-encoders
 
 
 def sharp(model: Model, factor: float = 3.0) -> Model:
@@ -42,7 +43,7 @@ def assert_same(found: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", CODED)
-def test_every_architecture_returns_what_it_was_given(name: str, channels: int) -> None:
+def test_every_architecture_restores_what_it_compressed(name: str, channels: int) -> None:
     model = sharp(model_of(name, channels))
     given = named(images(model, 5))
     assert_same(decompress(model, compress(model, given, batch_size=2)), given)
@@ -70,7 +71,7 @@ def test_a_model_that_needs_more_than_a_label_is_refused(name: str, condition: s
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", ["gated_pixelcnn", "pixelcnn++"])
+@pytest.mark.parametrize("name", ["gated_pixelcnn", "pixelcnnpp"])
 def test_an_archive_is_as_large_as_the_nll(name: str, channels: int) -> None:
     model = sharp(model_of(name, channels), 1.5)
     model.network.double()
@@ -79,7 +80,7 @@ def test_an_archive_is_as_large_as_the_nll(name: str, channels: int) -> None:
     with torch.no_grad():
         nll = float(model.nll(x).sum()) / math.log(2)
     assert 8 * len(payload) == pytest.approx(nll, rel=0.005)
-    assert nll < 0.98 * 400 * model.dims * 3, "a uniform distribution would tell nothing"
+    assert nll < 0.98 * 400 * model.dims * 3, "the distributions are not nearly uniform"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 6), (3, 7), (5, 6), (9, 20)])
@@ -90,12 +91,12 @@ def test_images_of_any_size_are_coded_in_tiles(size: tuple[int, int]) -> None:
     rows: list[int] = []
     archive = compress(model, given | named(images(model, 1)), 3, on_row=rows.append)
     assert_same(decompress(model, archive), given | named(images(model, 1)))
-    assert len(rows) == coding.num_rows(model, [size, size, (4, 6)], 3)
+    assert len(rows) == compression.num_rows(model, [size, size, (4, 6)], 3)
 
 
 def test_the_last_tiles_repeat_the_edge(small_model: Build) -> None:
     model = small_model(1, height=2, width=2)
-    tiles = coding.cut(torch.tensor([[[0, 1, 2], [3, 0, 1], [2, 3, 1]]], dtype=torch.uint8), model, "x")
+    tiles = compression.cut(torch.tensor([[[0, 1, 2], [3, 0, 1], [2, 3, 1]]], dtype=torch.uint8), model, "x")
     assert tiles[:, 0].tolist() == [[[0, 1], [3, 0]], [[2, 2], [1, 1]], [[2, 3], [2, 3]], [[1, 1], [1, 1]]]
 
 
@@ -126,12 +127,12 @@ def test_an_archive_of_any_other_length_is_refused(made: Made) -> None:
     for length in range(len(archive)):
         with pytest.raises(ValueError, match="archive: "):
             decompress(model, archive[:length])
-    with pytest.raises(ValueError, match="archive: is damaged"):
+    with pytest.raises(ValueError, match="archive: is damaged or truncated"):
         decompress(model, archive + b"\0")
 
 
 def test_pixels_are_checked_even_where_the_archive_is_whole(made: Made) -> None:
-    """As on a machine whose arithmetic differs: the range coder's words lead to other symbols."""
+    """As on a machine whose arithmetic differs: the range coder's words decode to other symbols."""
     model, archive, given = made
     header, payload = unpack(archive)
     refused = 0
@@ -139,14 +140,14 @@ def test_pixels_are_checked_even_where_the_archive_is_whole(made: Made) -> None:
         other = bytearray(payload)
         other[n] ^= 1 << n % 8
         try:
-            assert_same(decompress(model, pack(header, bytes(other))), given)  # the last bits may be of no account
+            assert_same(decompress(model, pack(header, bytes(other))), given)  # the last bits may be unused
         except ValueError as error:
             assert "decodes to other pixels than were compressed" in str(error)  # noqa: PT017
             refused += 1
     assert refused > 0.8 * len(payload)
 
 
-def test_decoding_ends_with_the_first_batch_that_is_wrong(made: Made) -> None:
+def test_decoding_stops_at_the_first_wrong_batch(made: Made) -> None:
     model, archive, _ = made
     header, payload = unpack(archive)
     rows: list[int] = []
@@ -155,24 +156,24 @@ def test_decoding_ends_with_the_first_batch_that_is_wrong(made: Made) -> None:
     assert len(rows) == model.shape[1]
 
 
-def test_the_whole_is_checked_when_every_batch_passes(made: Made) -> None:
+def test_the_checksum_of_all_pixels_is_checked_where_every_batch_passes(made: Made) -> None:
     model, archive, _ = made
     header, payload = unpack(archive)
     with pytest.raises(ValueError, match=r"decodes to other pixels .* Made by pixelcnn .*; here is pixelcnn"):
         decompress(model, pack(header.model_copy(update={"sha256": "0" * 64}), payload))
 
 
-def test_another_model_is_refused_by_name(made: Made) -> None:
+def test_another_model_is_refused_by_its_sha256(made: Made) -> None:
     model, archive, _ = made
     other = sharp(model_of("gated_pixelcnn", 1), 2.0)
-    both = f"{coding.weights_sha256(model)}, this one is {coding.weights_sha256(other)}"
+    both = f"{identity(model)}, this one is {identity(other)}"
     with pytest.raises(ValueError, match=f"archive: was made with the model {both}"):
         decompress(other, archive)
 
 
-def test_other_files_and_formats_are_named(made: Made) -> None:
+def test_other_files_and_formats_are_refused(made: Made) -> None:
     model, archive, _ = made
-    with pytest.raises(ValueError, match="archive: is not one of pixelcnn"):
+    with pytest.raises(ValueError, match="archive: is not an archive of pixelcnn"):
         decompress(model, b"PK\x03\x04 something else")
     with pytest.raises(ValueError, match="archive: has the format b'2', this pixelcnn reads b'1'"):
         decompress(model, b"PXC2" + archive[4:])
@@ -185,23 +186,23 @@ def test_a_header_of_other_keys_is_refused(made: Made) -> None:
         unpack(archive[:4] + hashlib.sha256(body).digest() + body)
 
 
-def test_an_archive_names_its_model_as_config_json_does(made: Made, tmp_path: Path) -> None:
+def test_the_header_has_the_sha256_that_config_json_has(made: Made, tmp_path: Path) -> None:
     model, archive, _ = made
     sha256 = checkpoint.save(tmp_path, model, model.network.state_dict())
     header, _ = unpack(archive)
-    assert header.model == sha256 == coding.weights_sha256(checkpoint.load(tmp_path))
+    assert header.model == sha256 == identity(checkpoint.load(tmp_path))
 
 
-# What is refused to begin with
+# What is refused before coding
 
 
 def test_images_that_are_not_the_models_are_refused_by_name(made: Made) -> None:
     model, _, _ = made
     for image, message in {
         torch.full((1, 4, 6), 8, dtype=torch.uint8): "cat: values are 0 ... 7, but 8 is among them",
-        torch.zeros(3, 4, 6, dtype=torch.uint8): "cat: torch.uint8 (3, 4, 6) is not uint8 (1, height, width)",
-        torch.zeros(1, 4, 6): "cat: torch.float32 (1, 4, 6) is not uint8 (1, height, width)",
-        torch.zeros(1, 0, 6, dtype=torch.uint8): "cat: torch.uint8 (1, 0, 6) is not uint8 (1, height, width)",
+        torch.zeros(3, 4, 6, dtype=torch.uint8): "cat: uint8 (3, 4, 6) is not uint8 (N, 1, H, W)",
+        torch.zeros(1, 4, 6): "cat: float32 (1, 4, 6) is not uint8 (N, 1, H, W)",
+        torch.zeros(1, 0, 6, dtype=torch.uint8): "cat: uint8 (1, 0, 6) holds no pixels",
     }.items():
         with pytest.raises(ValueError, match=re.escape(message)):
             compress(model, {"cat": image}, 64)
@@ -218,11 +219,11 @@ def test_a_model_that_states_no_probabilities_is_refused(made: Made) -> None:
         compress(broken, made[2], 64)
 
 
-# What the range coder is given
+# The range coder's weights
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_the_shares_are_whole_numbers_that_leave_every_level_one(levels: int) -> None:
+def test_the_shares_are_integers_that_leave_one_unit_to_every_level(levels: int) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, levels, generator=generator, dtype=torch.float64) * 20
     logits[0, 0], logits[1] = 1e9, 0
@@ -230,24 +231,24 @@ def test_the_shares_are_whole_numbers_that_leave_every_level_one(levels: int) ->
     given = shares(log_pmf).astype(np.float64)
     assert (given == given.round()).all()
     assert (given >= 0).all()
-    assert (given.sum(1) == coding.TOTAL - levels).all()
-    pmf = torch.from_numpy((given + 1) / coding.TOTAL)
+    assert (given.sum(1) == compression.TOTAL - levels).all()
+    pmf = torch.from_numpy((given + 1) / compression.TOTAL)
     cost = (log_pmf.exp() * (log_pmf - pmf.log())).sum(1)
     assert float(cost.max()) < 1e-3, "nats per sub-pixel"
 
 
-def test_the_coder_takes_the_shares_as_they_are() -> None:
-    """Else its size would not be the one that they state, and other versions of it might disagree."""
+def test_the_coder_uses_the_shares_without_rounding_them() -> None:
+    """Otherwise the size would not be the one that they state, and other versions of the coder might disagree."""
     rng = np.random.default_rng(0)
     given = shares(torch.from_numpy(np.log(rng.dirichlet(np.full(256, 0.05), 5000) + 1e-30)))
     symbols = rng.integers(0, 256, 5000).astype(np.int32)
-    encoder = coding.constriction.stream.queue.RangeEncoder()
-    encoder.encode(symbols, coding.CODED, given)
-    stated = -np.log2((given[np.arange(5000), symbols] + 1) / coding.TOTAL).sum()
+    encoder = compression.constriction.stream.queue.RangeEncoder()
+    encoder.encode(symbols, compression.CODED, given)
+    stated = -np.log2((given[np.arange(5000), symbols] + 1) / compression.TOTAL).sum()
     assert 0 <= 32 * len(encoder.get_compressed()) - stated < 64
 
 
-def test_the_table_of_exponentials_is_the_same_by_any_libm() -> None:
-    exact = 2.0**32 * np.exp(-np.arange(len(coding.WEIGHTS)) / coding.STEPS)
-    assert coding.WEIGHTS[-1] == 0
+def test_the_table_of_exponentials_is_the_same_with_any_libm() -> None:
+    exact = 2.0**32 * np.exp(-np.arange(len(compression.WEIGHTS)) / compression.STEPS)
+    assert compression.WEIGHTS[-1] == 0
     assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-4

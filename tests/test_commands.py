@@ -1,4 +1,4 @@
-"""The verbs on models: what a user types gives the files that it says, and mistakes are named in one line."""
+"""The verbs on models write the files that they print, and errors are one line on stderr."""
 
 import re
 import sys
@@ -15,12 +15,13 @@ from PIL import Image
 from pixelcnn import checkpoint
 from pixelcnn.cli import main
 from pixelcnn.data import dataset as datasets
-from pixelcnn.data.dataset import Split, image_hash, write_card
+from pixelcnn.data import image_files
+from pixelcnn.data.dataset import Split, image_hash, write_info
 from pixelcnn.data.writer import SplitWriter
 from pixelcnn.evaluation.nll import nll
-from pixelcnn.generation import compression as coding
-from pixelcnn.generation import grids as pictures
+from pixelcnn.generation import compression
 from pixelcnn.model import Model
+from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
 from tests.conftest import images
 from tests.test_architectures import model_of
 from tests.test_datasets import card
@@ -30,7 +31,7 @@ Refused = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the models grey, rgb, labels and embeddings, of images of 6 x 4 pixels and 8 levels."""
+    """A working directory with the models grey, rgb, labels, embeddings and autoencoder of 6 x 4 pixels, 8 levels."""
     monkeypatch.chdir(tmp_path)
     for name, channels, condition in [
         ("grey", 1, "none"), ("rgb", 3, "none"), ("labels", 1, "label"), ("embeddings", 1, "embedding"),
@@ -44,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """refused(message, *arguments): the command ends with code 2 and this message, and without a traceback."""
+    """refused(message, *arguments): the command ends with code 2 and this message, without a traceback."""
 
     def check(message: str, *arguments: str) -> None:
         with pytest.raises(SystemExit) as end:
@@ -63,7 +64,7 @@ def run(line: str) -> None:
 
 def read_all(place: str, model: Model) -> torch.Tensor:
     files = sorted(Path(place).glob("*.png"))
-    return torch.stack([pictures.read(file, model.shape[0], model.data.levels) for file in files])
+    return torch.stack([image_files.read(file, model.shape[0], model.data.levels) for file in files])
 
 
 def prepared(model: Model, num: int) -> tuple[Path, Split]:
@@ -72,15 +73,15 @@ def prepared(model: Model, num: int) -> tuple[Path, Split]:
     with SplitWriter(Path(), "test", model.shape, True, 100) as writer:
         for image, label in zip(x, labels, strict=True):
             writer.add(image.numpy().tobytes(), int(label), image_hash(image.numpy().tobytes()))
-    described = card(splits={"test": writer.card}, shape=model.shape, levels=8, classes=("cat", "dog"))
-    write_card(described, Path(datasets.CARD))
+    described = card(splits={"test": writer.info}, shape=model.shape, levels=8, classes=("cat", "dog"))
+    write_info(described, Path(datasets.CARD))
     return Path(), Split(x, labels)
 
 
 # sample
 
 
-def test_a_grid_has_as_many_images_as_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_grid_has_the_number_of_images_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     run("sample grey --num 5 -o grids/a.png")
     assert "grids/a.png: 5 images" in capsys.readouterr().out
     with Image.open("grids/a.png") as picture:
@@ -112,7 +113,7 @@ def test_a_class_conditional_model_draws_a_row_of_each_class(capsys: pytest.Capt
     assert torch.equal(read_all("both", model), read_all("rows", model))
 
 
-def test_embeddings_are_read_from_files_a_row_each(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embeddings_from_files_have_a_row_each(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
     np.save("face.npy", np.zeros(3, np.float32))
     np.save("two.npy", np.ones((2, 3), np.float32))
     np.save("whole.npy", np.ones(3, np.int64))
@@ -123,16 +124,16 @@ def test_embeddings_are_read_from_files_a_row_each(refused: Refused, capsys: pyt
     refused("--embedding: this model takes none", "sample", "grey", "--embedding", "face.npy", "-o", "a.png")
 
 
-def test_what_cannot_be_sampled_is_refused(refused: Refused) -> None:
+def test_wrong_arguments_of_sample_are_refused(refused: Refused) -> None:
     refused("--label: this model is not class-conditional", "sample", "grey", "--label", "3", "-o", "a.png")
     refused("--label: 'emu' is neither of 0 ... 1 nor one of cat, dog", "sample", "labels", "--label=emu", "-oa.png")
     refused("--label: '2' is neither", "sample", "labels", "--label", "2", "-o", "a.png")
     refused("draws images of a code", "sample", "autoencoder", "-o", "a.png")
-    refused("temperature: 0.0 is not greater than 0", "sample", "grey", "--temperature", "0", "-o", "a.png")
+    refused("temperature: 0.0 is not a finite number", "sample", "grey", "--temperature", "0", "-o", "a.png")
     refused("'0' is not a whole number of at least 1", "sample", "grey", "--num", "0", "-o", "a.png")
     refused("'-1' is not a whole number of 0 ...", "sample", "grey", "--seed", "-1", "-o", "a.png")
     refused("--out: a.jpg is neither a .png file nor a folder", "sample", "grey", "-o", "a.jpg")
-    refused("nowhere: neither a folder here nor what comes with pixelcnn (cifar10)", "sample", "nowhere", "-o", "a.png")
+    refused("nowhere: neither a folder nor a model that comes with pixelcnn", "sample", "nowhere", "-o", "a.png")
     assert not Path("a.png").exists()
 
 
@@ -144,11 +145,21 @@ def test_a_model_of_the_registry_is_fetched(monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == ["models:/digits@champion"]
 
 
+def test_a_network_without_an_efficient_sampler_is_said_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("sample grey --num 1 -o quick")
+    assert "slow" not in capsys.readouterr().err
+    monkeypatch.setattr(GatedPixelCNN, "incremental", False)
+    run("sample grey --num 1 -o slow")
+    assert "note: gated_pixelcnn needs a forward pass for each sub-pixel: slow" in capsys.readouterr().err
+
+
 # complete
 
 
 @pytest.mark.parametrize("keep", ["top-half", "left-half", "right-half"])
-def test_completions_keep_what_is_kept_and_differ_elsewhere(keep: str) -> None:
+def test_completions_keep_the_known_pixels_and_differ_elsewhere(keep: str) -> None:
     run("sample rgb --num 2 -o given")
     run(f"complete rgb given --keep {keep} --num 3 -o done")
     model = checkpoint.load(Path("rgb"))
@@ -159,7 +170,7 @@ def test_completions_keep_what_is_kept_and_differ_elsewhere(keep: str) -> None:
     assert [path.name for path in sorted(Path("done").iterdir())][:3] == ["00000-0.png", "00000-1.png", "00000-2.png"]
 
 
-def test_a_mask_says_what_is_kept_and_a_note_when_that_is_not_a_prefix(
+def test_a_mask_gives_the_known_pixels_with_a_note_where_they_are_not_a_prefix(
     refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("sample grey --num 1 -o given")
@@ -171,7 +182,7 @@ def test_a_mask_says_what_is_kept_and_a_note_when_that_is_not_a_prefix(
     run("complete grey given/00000.png --mask prefix.png -o done.png")
     assert "note" not in capsys.readouterr().err
     run("complete grey given/00000.png --mask last-row.png -o done")
-    assert "note: kept pixels do not influence what is drawn before them" in capsys.readouterr().err
+    assert "note: known pixels do not influence what is drawn before them" in capsys.readouterr().err
     model = checkpoint.load(Path("grey"))
     assert torch.equal(read_all("done", model)[:, :, 3], read_all("given", model)[:, :, 3].expand(4, -1, -1))
     refused("small.png: is 6 x 2 pixels, the model's", "complete", "grey", "given", "--mask", "small.png", "-oa.png")
@@ -196,11 +207,11 @@ def test_scores_are_those_of_evaluation(folder: Path, refused: Refused, capsys: 
     run(f"score labels {folder}:test")
     assert "... and 10 more" in capsys.readouterr().out
     refused(f"{folder}: images of (1, 4, 6) with 8 levels, the model's are (3, 4, 6)", "score", "rgb", f"{folder}:test")
-    refused("a prepared split, which stands alone", "score", "labels", f"{folder}:test", "x.png")
+    refused("a prepared split, to which no other images can be added", "score", "labels", f"{folder}:test", "x.png")
     refused("--out: scores.txt ends neither", "score", "labels", f"{folder}:test", "-o", "scores.txt")
 
 
-def test_files_come_without_labels(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_label_is_needed_for_image_files(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
     run("sample labels --num 1 --label dog -o given")
     refused("--label: missing; this model is class-conditional", "score", "labels", "given")
     refused("needs an embedding of each", "score", "embeddings", "given")
@@ -209,19 +220,30 @@ def test_files_come_without_labels(refused: Refused, capsys: pytest.CaptureFixtu
     nats = nll(model, Split(read_all("given", model), torch.tensor([1])), 1)
     assert f"{float(nats[0]):.4f}" in capsys.readouterr().out
     Image.new("L", (5, 4)).save("given/z.png")
-    refused("z.png: is 5 x 4 pixels, the model's images are 6 x 4", "score", "labels", "given", "--label", "dog")
+    refused("z.png: uint8 (1, 4, 5) is not uint8 (N, 1, 4, 6)", "score", "labels", "given", "--label", "dog")
     Path("empty").mkdir()
     refused("empty: holds no file that ends in .png", "score", "labels", "empty")
+
+
+def test_the_mean_of_a_model_that_is_not_exact_is_printed_as_an_upper_bound(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("sample grey --num 2 -o given")
+    run("score grey given")
+    assert "≤" not in capsys.readouterr().out
+    monkeypatch.setattr(GatedPixelCNN, "exact", False)
+    run("score grey given")
+    assert re.search(r"^≤ \d\.\d{4} \+- .* bits/dim, the mean of 2", capsys.readouterr().out, re.MULTILINE)
 
 
 # compress, decompress
 
 
 @pytest.mark.parametrize("model", ["grey", "rgb"])
-def test_an_archive_gives_the_same_files_back(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archive_restores_the_same_files(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"sample {model} --num 3 -o given")
     large = torch.randint(0, 8, (checkpoint.load(Path(model)).shape[0], 9, 7), dtype=torch.uint8)
-    pictures.write(Path("large.png"), large, 8)
+    image_files.write(Path("large.png"), large, 8)
     run(f"compress {model} given large.png -o archives/a.pxc")
     assert re.search(r"a.pxc: 4 images of [\d,]+ bytes in [\d,]+ bytes", capsys.readouterr().out)
     run(f"decompress {model} archives/a.pxc -o back")
@@ -238,7 +260,7 @@ def test_a_split_of_a_prepared_data_set_is_compressed(folder: Path) -> None:
     assert torch.equal(read_all("back", model), split.images[:3])
 
 
-def test_nothing_is_written_of_a_damaged_archive_or_over_other_files(refused: Refused) -> None:
+def test_damaged_archives_write_nothing_and_no_file_is_overwritten(refused: Refused) -> None:
     run("sample labels --num 2 --label cat -o given")
     run("compress labels given --label cat -o a.pxc")
     damaged = bytearray(Path("a.pxc").read_bytes())
@@ -255,7 +277,7 @@ def test_nothing_is_written_of_a_damaged_archive_or_over_other_files(refused: Re
     assert not Path("c.pxc").exists()
 
 
-def test_an_archive_writes_into_its_folder_only(refused: Refused) -> None:
-    archive = coding.compress(checkpoint.load(Path("grey")), {"../up": torch.zeros(1, 4, 6, dtype=torch.uint8)}, 1)
+def test_an_archive_writes_into_the_output_folder_only(refused: Refused) -> None:
+    archive = compression.compress(checkpoint.load(Path("grey")), {"../up": torch.zeros(1, 4, 6, dtype=torch.uint8)}, 1)
     Path("a.pxc").write_bytes(archive)
     refused("archive: '../up' is not the name of a file", "decompress", "grey", "a.pxc", "-o", "back/in")

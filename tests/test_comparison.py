@@ -1,4 +1,4 @@
-"""The paired comparison: gains, intervals, and what may not be compared."""
+"""Paired comparison: gains, confidence intervals, and invalid input."""
 
 import math
 
@@ -14,7 +14,7 @@ def bits(seed: int, mean: float, spread: float) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, spread, N)
 
 
-def test_gain_and_interval_are_those_of_the_differences() -> None:
+def test_gain_and_interval_are_those_of_the_paired_differences() -> None:
     champion = np.array([3.0, 2.0, 4.0, 3.0])
     result = compare(champion, champion - np.array([0.1, 0.3, 0.1, 0.3]), 0.95)
     error = math.sqrt(4 * 0.1**2 / 3) / 2  # the sample's standard deviation, over the root of four
@@ -23,34 +23,34 @@ def test_gain_and_interval_are_those_of_the_differences() -> None:
     assert (result.low, result.high) == (pytest.approx(0.2 - 1.959964 * error), pytest.approx(0.2 + 1.959964 * error))
 
 
-def test_pairing_resolves_what_two_means_could_not() -> None:
+def test_pairing_resolves_gains_below_the_standard_error_of_the_means() -> None:
     champion = bits(0, 3, 0.5)  # standard error of the mean: 0.025
     challenger = champion - 0.01 + bits(1, 0, 0.02)
     assert compare(champion, challenger, 0.95).exceeds(0.005)
     assert not compare(champion, np.random.default_rng(2).permutation(challenger), 0.95).exceeds(0.005)
 
 
-@pytest.mark.parametrize(("change", "surely"), [(-0.02, True), (-0.006, False), (0.0, False), (0.02, False)])
-def test_only_a_gain_whose_whole_interval_lies_above_the_margin_counts(change: float, surely: bool) -> None:
+@pytest.mark.parametrize(("change", "exceeds"), [(-0.02, True), (-0.006, False), (0.0, False), (0.02, False)])
+def test_a_gain_exceeds_the_margin_only_if_its_whole_interval_does(change: float, exceeds: bool) -> None:
     champion, noise = bits(0, 3, 0.5), bits(1, 0, 0.02)
     challenger = champion + change + noise - noise.mean()
-    assert compare(champion, challenger, 0.95).exceeds(0.005) is surely
+    assert compare(champion, challenger, 0.95).exceeds(0.005) is exceeds
 
 
-def test_a_model_gains_nothing_over_itself() -> None:
+def test_a_model_has_no_gain_over_itself() -> None:
     result = compare(bits(0, 3, 0.5), bits(0, 3, 0.5), 0.95)
     assert (result.gain, result.low, result.high) == (0, 0, 0)
     assert not result.exceeds(0)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_gain_at_its_confidence() -> None:
     noise = np.random.default_rng(0).normal(0.01, 0.05, (2000, 100))
     results = [compare(row, np.zeros(100), 0.9) for row in noise]
     covered = np.mean([result.low <= 0.01 <= result.high for result in results])
     assert covered == pytest.approx(0.9, abs=0.02)
 
 
-def test_other_images_are_refused() -> None:
+def test_different_or_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="400 images of the champion, 399 of the challenger"):
         compare(bits(0, 3, 0.5), bits(0, 3, 0.5)[1:], 0.95)
     with pytest.raises(ValueError, match="needs two"):

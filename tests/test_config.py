@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pixelcnn import config
+from pixelcnn import architectures, config, likelihoods, params
 from pixelcnn.cli.suite import SUITES
 from tests.conftest import DEMO
 
@@ -15,6 +15,8 @@ MISSING = object()
 GATED = "runs.digits-gated"
 
 # a key's path, the value put there, and the message after "params.yaml: "
+PLUS = {"name": "pixelcnnpp", "condition": "none", "hidden_channels": 4, "num_resnets": 1, "num_resolutions": 2}
+PLUS |= {"dropout": 0.0}
 FILE = {"source": "file", "dataset": "digits", "path": "faces.parquet", "sha256": "0" * 64}
 BAD: list[tuple[str, Any, str]] = [
     (f"{GATED}.train.momentum", 0.9, rf"{GATED}\.train\.momentum: unknown key \(value 0\.9\)"),
@@ -33,7 +35,7 @@ BAD: list[tuple[str, Any, str]] = [
     (
         f"{GATED}.model.name",
         "transformer",
-        rf"{GATED}\.model\.name: 'transformer' is not one of 'gated_pixelcnn', 'pixelcnn'",
+        rf"{GATED}\.model\.name: 'transformer' is not one of .*'gated_pixelcnn', 'pixelcnn'",
     ),
     (f"{GATED}.model.name", MISSING, rf"{GATED}\.model\.name: missing"),
     (f"{GATED}.model.attention", True, rf"{GATED}\.model\.attention: unknown key"),
@@ -42,7 +44,27 @@ BAD: list[tuple[str, Any, str]] = [
     (
         "datasets.digits.download.source",
         "mnist",
-        r"datasets\.digits\.download\.source: 'mnist' is refused: .*'cifar10'",
+        r"datasets\.digits\.download\.source: 'mnist' is not one of cifar10, digits",
+    ),
+    (
+        "datasets.digits.download.source",
+        "imagenet32-vdo2016",
+        r"datasets\.digits\.download\.source: 'imagenet32-vdo2016' is called 'imagenet32_vdo2016' now",
+    ),
+    (f"{GATED}.model.name", "pixelcnn++", rf"{GATED}\.model\.name: 'pixelcnn\+\+' is called 'pixelcnnpp' now"),
+    (f"{GATED}.likelihood", MISSING, rf"{GATED}\.likelihood: missing"),
+    (f"{GATED}.likelihood", {}, rf"{GATED}\.likelihood\.name: missing"),
+    (f"{GATED}.likelihood.name", "gaussian", rf"{GATED}\.likelihood\.name: 'gaussian' is not one of 'categorical'"),
+    (f"{GATED}.likelihood.num_mixtures", 5, rf"{GATED}\.likelihood\.num_mixtures: unknown key"),
+    (
+        f"{GATED}.model",
+        PLUS,
+        rf"{GATED}\.likelihood\.name: 'categorical' does not go with model\.name: 'pixelcnnpp', whose outputs describe",
+    ),
+    (
+        "runs.digits-squared-error.likelihood",
+        {"name": "logistic_mixture", "num_mixtures": 2},
+        r"runs\.digits-squared-error\.likelihood\.name: 'logistic_mixture' does not go with model\.name",
     ),
     ("optimizer", {}, r"optimizer: unknown key"),
     (f"{GATED}.model.condition", "map", rf"{GATED}\.model\.condition: 'map' is refused: .*'embedding-map'"),
@@ -58,35 +80,35 @@ def content() -> dict[str, Any]:
     return YAML(typ="safe").load(DEMO)
 
 
-def put(params: dict[str, Any], path: str, value: Any) -> None:
+def put(section: dict[str, Any], path: str, value: Any) -> None:
     *folders, last = path.split(".")
     for folder in folders:
-        params = params[folder]
+        section = section[folder]
     if value is MISSING:
-        del params[last]
+        del section[last]
     else:
-        params[last] = value
+        section[last] = value
 
 
 @pytest.mark.parametrize(("path", "value", "message"), BAD)
 def test_a_fault_is_named(path: str, value: Any, message: str) -> None:
-    params = content()
-    put(params, path, value)
+    changed = content()
+    put(changed, path, value)
     with pytest.raises(ValueError, match=rf"(^|\n)params\.yaml: {message}"):
-        config.check(config.Params, params, "params.yaml")
+        config.check(params.Params, changed, "params.yaml")
 
 
 def test_all_faults_are_named_at_once() -> None:
-    params = content()
-    put(params, f"{GATED}.train.steps", 0)
-    put(params, f"{GATED}.train.batch_size", 0)
+    changed = content()
+    put(changed, f"{GATED}.train.steps", 0)
+    put(changed, f"{GATED}.train.batch_size", 0)
     with pytest.raises(ValueError, match=r"steps: 0 (.|\n)*batch_size: 0 "):
-        config.check(config.Params, params, "params.yaml")
+        config.check(params.Params, changed, "params.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_params_are_whole(path: Path) -> None:
-    assert config.load(path).runs
+    assert params.load(path).runs
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
@@ -97,14 +119,13 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
 def test_a_file_that_is_not_yaml_or_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("runs: [")
     with pytest.raises(ValueError, match=r"a\.yaml: not YAML"):
-        config.load(tmp_path / "a.yaml")
+        params.load(tmp_path / "a.yaml")
     with pytest.raises(ValueError, match=r"b\.yaml: no such file"):
-        config.load(tmp_path / "b.yaml")
+        params.load(tmp_path / "b.yaml")
 
 
 def test_nothing_has_a_default() -> None:
-    sections = [
-        value for value in vars(config).values() if isinstance(value, type) and issubclass(value, config.Section)
-    ]
-    assert config.PixelCNN in sections
+    shared = [value for value in vars(params).values() if isinstance(value, type) and issubclass(value, config.Section)]
+    sections = [*shared, *architectures.sections(), *likelihoods.sections()]
+    assert params.Train in sections
     assert all(field.is_required() for section in sections for field in section.model_fields.values())

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pixelcnn import config
-from pixelcnn.data.dataset import Card, image_hash, read_card, read_split, write_card
+from pixelcnn import params
+from pixelcnn.data import embeddings
+from pixelcnn.data.config import Classifier, EmbeddingsFile
+from pixelcnn.data.dataset import DatasetInfo, image_hash, read_info, read_split, write_info
 from pixelcnn.data.writer import SplitWriter
 from pixelcnn.stages import embed
 from tests.conftest import DEMO
@@ -31,17 +33,17 @@ def prepared(tmp_path: Path) -> Path:
             for n in range(num):
                 pixels = bytes([3 * (n % 2)] * 63 + [n % 4])
                 writer.add(pixels, n % 2, image_hash(pixels))
-        splits[name] = writer.card
-    card = Card(
+        splits[name] = writer.info
+    card = DatasetInfo(
         dataset="plain", source="digits", title="Plain", shape=(1, 8, 8), levels=4, classes=("black", "white"),
         splits=splits, channel_means=(1.5,), channel_deviations=(1.5,), comparable=False, comparable_reason="made up",
         licence="none", citation="none", homepage="",
     )  # fmt: skip
-    write_card(card, folder / "card.json")
+    write_info(card, folder / "card.json")
     return folder
 
 
-def user_file(path: Path, **changed: Any) -> config.EmbeddingsFile:
+def user_file(path: Path, **changed: Any) -> EmbeddingsFile:
     """A user's Parquet file, its rows in no order, with 3 numbers per image: (split's place, image, 0.5)."""
     rows = [
         (split, n, [float(place), float(n), 0.5]) for place, (split, num) in enumerate(NUMS.items()) for n in range(num)
@@ -50,14 +52,14 @@ def user_file(path: Path, **changed: Any) -> config.EmbeddingsFile:
     columns = dict(zip(("split", "image", "embedding"), map(list, zip(*rows, strict=True)), strict=True)) | changed
     pq.write_table(pa.table({name: column for name, column in columns.items() if column is not None}), path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return config.EmbeddingsFile(source="file", dataset="plain", path=str(path), sha256=sha256)
+    return EmbeddingsFile(source="file", dataset="plain", path=str(path), sha256=sha256)
 
 
-def test_a_users_embeddings_lie_beside_their_images(prepared: Path, tmp_path: Path) -> None:
-    card = read_card(prepared)
-    vectors = embed.from_file(user_file(tmp_path / "mine.parquet"), card)
-    made = embed.write(vectors, card, prepared, tmp_path / "embedded", "mine.parquet")
-    assert read_card(tmp_path / "embedded").embeddings == made
+def test_embeddings_of_a_users_file_are_read_with_their_images(prepared: Path, tmp_path: Path) -> None:
+    card = read_info(prepared)
+    vectors = embeddings.from_file(user_file(tmp_path / "mine.parquet"), card)
+    made = embeddings.write(vectors, card, prepared, tmp_path / "embedded", "mine.parquet")
+    assert read_info(tmp_path / "embedded").embeddings == made
     for place, (name, num) in enumerate(NUMS.items()):
         split, plain = (read_split(folder, name) for folder in (tmp_path / "embedded", prepared))  # type: ignore[arg-type]
         assert torch.equal(split.images, plain.images)
@@ -69,12 +71,12 @@ def test_a_users_embeddings_lie_beside_their_images(prepared: Path, tmp_path: Pa
     assert read_split(prepared, "test").embeddings is None
 
 
-def test_the_hash_tells_other_embeddings(prepared: Path, tmp_path: Path) -> None:
-    card = read_card(prepared)
-    vectors = embed.from_file(user_file(tmp_path / "mine.parquet"), card)
-    first = embed.write(vectors, card, prepared, tmp_path / "a", "mine")
+def test_other_embeddings_have_another_hash(prepared: Path, tmp_path: Path) -> None:
+    card = read_info(prepared)
+    vectors = embeddings.from_file(user_file(tmp_path / "mine.parquet"), card)
+    first = embeddings.write(vectors, card, prepared, tmp_path / "a", "mine")
     vectors["test"] = vectors["test"] + 1
-    assert embed.write(vectors, card, prepared, tmp_path / "a", "mine").sha256 != first.sha256
+    assert embeddings.write(vectors, card, prepared, tmp_path / "a", "mine").sha256 != first.sha256
 
 
 @pytest.mark.parametrize(
@@ -86,46 +88,46 @@ def test_the_hash_tells_other_embeddings(prepared: Path, tmp_path: Path) -> None
         ({"embedding": [[float("nan")]] * 56}, "split train: embeddings hold numbers that are not finite"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(
+def test_a_file_that_does_not_match_the_images_is_refused(
     prepared: Path, tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     settings = user_file(tmp_path / "mine.parquet", **changed)
     with pytest.raises(ValueError, match=message):
-        embed.from_file(settings, read_card(prepared))
+        embeddings.from_file(settings, read_info(prepared))
 
 
 def test_a_file_that_has_changed_is_refused(prepared: Path, tmp_path: Path) -> None:
     settings = user_file(tmp_path / "mine.parquet")
     user_file(tmp_path / "mine.parquet", image=list(range(56)))
     with pytest.raises(ValueError, match=r"sha256: .* is not that of .*mine.parquet, which is"):
-        embed.from_file(settings, read_card(prepared))
+        embeddings.from_file(settings, read_info(prepared))
     (tmp_path / "mine.parquet").unlink()
     with pytest.raises(ValueError, match=r"mine.parquet: no such file"):
-        embed.from_file(settings, read_card(prepared))
+        embeddings.from_file(settings, read_info(prepared))
 
 
 def test_damaged_embeddings_are_refused(prepared: Path, tmp_path: Path) -> None:
-    card, out = read_card(prepared), tmp_path / "embedded"
-    embed.write(embed.from_file(user_file(tmp_path / "mine.parquet"), card), card, prepared, out, "mine")
+    card, out = read_info(prepared), tmp_path / "embedded"
+    embeddings.write(embeddings.from_file(user_file(tmp_path / "mine.parquet"), card), card, prepared, out, "mine")
     pq.write_table(pq.read_table(out / "train.embeddings.parquet").slice(1), out / "train.embeddings.parquet")
     with pytest.raises(ValueError, match=r"39 x fixed_size_list.* card.json says 40 x 3 float32"):
         read_split(out, "train")
     (out / "train.embeddings.parquet").unlink()
-    with pytest.raises(ValueError, match=r"no such file, though card.json speaks of embeddings"):
+    with pytest.raises(ValueError, match=r"no such file, though card.json describes embeddings"):
         read_split(out, "train")
 
 
-def test_a_classifier_learns_the_classes_and_its_top_layer_is_the_embedding(
+def test_the_stage_trains_a_classifier_whose_features_are_the_embeddings(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entry = {
         "source": "classifier", "dataset": "plain", "network": "resnet18", "dims": 5, "seed": 0, "steps": 30,
         "batch_size": 16, "learning_rate": 0.001,
     }  # fmt: skip
-    params = config.load(DEMO).model_dump()
-    params["datasets"]["plain"] = params["datasets"]["digits"]
-    params["embeddings"] = {"plain-embedded": entry}
-    (tmp_path / "params.yaml").write_text(json.dumps(params))  # which is YAML too
+    content = params.load(DEMO).model_dump()
+    content["datasets"]["plain"] = content["datasets"]["digits"]
+    content["embeddings"] = {"plain-embedded": entry}
+    (tmp_path / "params.yaml").write_text(json.dumps(content))  # which is YAML too
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "sys.argv", ["embed", "plain-embedded", "--data", str(prepared), "--out", "out", "--report", "report.json"]
@@ -146,10 +148,10 @@ def test_a_classifier_needs_labels(prepared: Path) -> None:
     from pixelcnn.data.dataset import Split
     from pixelcnn.data.embedder import train_classifier
 
-    settings = config.Classifier(
+    settings = Classifier(
         source="classifier", dataset="plain", network="resnet18", dims=5, seed=0, steps=1, batch_size=8,
         learning_rate=0.001,
     )  # fmt: skip
     data = Split(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), None)
     with pytest.raises(ValueError, match="source: classifier needs labels, but plain has none"):
-        train_classifier(settings, read_card(prepared), data, torch.device("cpu"))
+        train_classifier(settings, read_info(prepared), data, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What a GPU computes is what the CPU computes: `make test-gpu`, or PIXELCNN_TEST_DEVICE=cpu for a rehearsal."""
+"""A GPU computes what the CPU computes: `make test-gpu`, or PIXELCNN_TEST_DEVICE=cpu to run the tests on a CPU."""
 
 import os
 from collections.abc import Iterator
@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from pydantic import TypeAdapter
 
-from pixelcnn import checkpoint, config
+from pixelcnn import checkpoint
 from pixelcnn.data.dataset import Split
 from pixelcnn.device import arrange, has_bfloat16, prepare
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.generation.sampling import in_float64, sample, sample_full
 from pixelcnn.model import Data, Model, build
-from pixelcnn.training.distributed import Team
-from pixelcnn.training.loop import Training, train
+from pixelcnn.params import Train
+from pixelcnn.training.distributed import World
+from pixelcnn.training.loop import train
+from pixelcnn.training.state import Training
+from tests.conftest import sections
 
 DEVICE = torch.device(os.environ.get("PIXELCNN_TEST_DEVICE", "cuda"))
 ON_GPU = DEVICE.type == "cuda"
@@ -26,7 +28,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_layers": 3, "hidden_channels": 24, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 24,
         "dropout": 0.1,
     },
-    "pixelcnn++": {"hidden_channels": 16, "num_resnets": 1, "num_resolutions": 2, "num_mixtures": 3, "dropout": 0.1},
+    "pixelcnnpp": {"hidden_channels": 16, "num_resnets": 1, "num_resolutions": 2, "dropout": 0.1},
+}  # fmt: skip
+LIKELIHOODS: dict[str, dict[str, Any]] = {
+    "gated_pixelcnn": {"name": "categorical"}, "pixelcnnpp": {"name": "logistic_mixture", "num_mixtures": 3},
 }  # fmt: skip
 NAMES = pytest.mark.parametrize("name", MODELS)
 SETTINGS: dict[str, Any] = {
@@ -49,10 +54,11 @@ def prepared() -> None:
 
 def model_of(name: str, **changed: Any) -> Model:
     """A fresh model on the device, the same at each call."""
-    section = TypeAdapter(config.Model).validate_python({"name": name, "condition": "none"} | MODELS[name] | changed)
+    values = {"name": name, "condition": "none"} | MODELS[name] | changed
+    data = Data("stripes", (3, 8, 12), 16, (), {"train": "0", "validation": "1", "test": "2"})
     torch.manual_seed(0)
-    model = build(section, Data("stripes", (3, 8, 12), 16, (), {"train": "0", "validation": "1", "test": "2"}))
-    arrange(model.network, 8 * 12, DEVICE)
+    model = build(*sections(values, LIKELIHOODS[name]), data)
+    arrange(model.network, model.network.memory_format, 8 * 12, DEVICE)
     return model
 
 
@@ -66,16 +72,16 @@ def stripes(num: int) -> Split:
 def begin(name: str, **changed: Any) -> Training:
     settings = {key: value for key, value in changed.items() if key in SETTINGS}
     sizes = {key: value for key, value in changed.items() if key not in SETTINGS}
-    training = Training.begin(model_of(name, **sizes), config.Train.model_validate(SETTINGS | settings))
+    training = Training.begin(model_of(name, **sizes), Train.model_validate(SETTINGS | settings))
     torch.manual_seed(5)
     return training
 
 
-def losses(training: Training, steps: int = 12, team: Team | None = None) -> list[float]:
+def losses(training: Training, steps: int = 12, world: World | None = None) -> list[float]:
     """Train for so many steps."""
     data = stripes(40)
     found = []
-    for step in train(training, data.images, None, data, team or Team(0, 1)):
+    for step in train(training, data.images, None, data, world or World(0, 1)):
         found.append(float(step.loss))
         if len(found) == steps:
             break
@@ -83,11 +89,11 @@ def losses(training: Training, steps: int = 12, team: Team | None = None) -> lis
 
 
 def weights(training: Training) -> torch.Tensor:
-    return torch.cat([p.detach().flatten().cpu() for p in training.average.network.parameters()])
+    return torch.cat([p.detach().flatten().cpu() for p in training.ema.network.parameters()])
 
 
 @NAMES
-def test_a_step_in_bfloat16_is_that_in_float32_but_for_its_precision(name: str) -> None:
+def test_steps_in_bfloat16_equal_those_in_float32_within_its_precision(name: str) -> None:
     if not has_bfloat16(DEVICE):
         pytest.skip("this device computes no bfloat16")
     exact, coarse = (losses(begin(name, precision=p, dropout=0.0)) for p in ("float32", "bfloat16"))
@@ -97,7 +103,7 @@ def test_a_step_in_bfloat16_is_that_in_float32_but_for_its_precision(name: str) 
 
 
 @NAMES
-def test_a_training_resumed_on_the_device_goes_on_as_if_it_had_not_ended(name: str, tmp_path: Path) -> None:
+def test_a_training_resumed_on_the_device_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
     whole = begin(name)
     expected = losses(whole)
     first = begin(name)
@@ -113,7 +119,7 @@ def test_a_training_resumed_on_the_device_goes_on_as_if_it_had_not_ended(name: s
 
 
 @NAMES
-def test_an_evaluation_on_the_device_is_that_of_the_cpu(name: str) -> None:
+def test_an_evaluation_on_the_device_equals_that_on_the_cpu(name: str) -> None:
     model, data = model_of(name), stripes(40)
     here = nll(model, data, batch_size=16)
     model.network.cpu()
@@ -122,7 +128,7 @@ def test_an_evaluation_on_the_device_is_that_of_the_cpu(name: str) -> None:
 
 
 @NAMES
-def test_the_sampler_on_the_device_draws_what_the_definition_draws(name: str) -> None:
+def test_the_incremental_sampler_on_the_device_draws_what_the_full_one_draws(name: str) -> None:
     model = in_float64(model_of(name))
     model.network.eval()
     quick, full = (draw(model, 3, torch.Generator().manual_seed(7)) for draw in (sample, sample_full))
@@ -131,8 +137,8 @@ def test_the_sampler_on_the_device_draws_what_the_definition_draws(name: str) ->
     assert torch.equal(sample(model, 3, torch.Generator().manual_seed(7)), quick.cpu())
 
 
-@pytest.mark.skipif(not ON_GPU, reason="a CPU's memory is not given out in parts")
-def test_a_batch_that_the_memory_does_not_hold_is_split() -> None:
+@pytest.mark.skipif(not ON_GPU, reason="the memory of a CPU cannot be limited here")
+def test_a_batch_too_large_for_the_memory_is_split_into_micro_batches() -> None:
     expected = losses(begin("gated_pixelcnn", dropout=0.0, batch_size=512), 2)
     training = begin("gated_pixelcnn", dropout=0.0, batch_size=512)
     torch.cuda.empty_cache()
@@ -148,24 +154,24 @@ def test_a_batch_that_the_memory_does_not_hold_is_split() -> None:
 
 
 @pytest.fixture
-def group() -> Iterator[Team]:
-    """A process group of one process by the device's own network, which takes the path of many."""
+def group() -> Iterator[World]:
+    """A process group of one rank with the device's own backend, which takes the code path of several."""
     backend = "nccl" if ON_GPU else "gloo"
     dist.init_process_group(backend, init_method="tcp://127.0.0.1:29511", rank=0, world_size=1)
-    team = Team(0, 1)
-    team.host = dist.new_group(backend="gloo")
-    team.size = 2  # so that nothing is skipped; a group of one sums to what it is given
+    world = World(0, 1)
+    world.host = dist.new_group(backend="gloo")
+    world.size = 2  # so that no collective is skipped; the sum over one rank is its own value
     try:
-        yield team
+        yield world
     finally:
         dist.destroy_process_group()
 
 
-def test_gradients_go_through_the_device_s_own_network(group: Team) -> None:
+def test_gradients_are_all_reduced_by_the_device_s_own_backend(group: World) -> None:
     gradients = [torch.full((3, 2), 2.0, device=DEVICE), torch.ones(5, device=DEVICE)]
-    loss = group.add(gradients, torch.tensor(4.0, device=DEVICE))
+    loss = group.all_reduce_sum(gradients, torch.tensor(4.0, device=DEVICE))
     assert float(loss) == 4.0
     assert gradients[0].tolist() == [[2.0, 2.0]] * 3
     assert gradients[1].tolist() == [1.0] * 5
-    assert group.highest(7) == 7
-    assert group.gather("rank 0") == ["rank 0", None]
+    assert group.all_reduce_max(7) == 7
+    assert group.all_gather("rank 0") == ["rank 0", None]

@@ -1,12 +1,14 @@
-"""What a likelihood must hold: probabilities sum to one, nll is the sum of log_pmf, draws follow the distribution."""
+"""Likelihoods: probabilities sum to one, nll is minus the sum of log_pmf, draws follow the distribution."""
 
 import math
 
 import pytest
 import torch
 
-from pixelcnn.likelihoods.categorical import Categorical, bits_per_dim, draw
+from pixelcnn.likelihoods.base import bits_per_dim, draw
+from pixelcnn.likelihoods.categorical.likelihood import Categorical
 from tests.conftest import Build, images
+from tests.probes import log_pmf
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -16,13 +18,13 @@ def test_probabilities_of_a_sub_pixel_sum_to_one_and_nll_is_minus_the_sum_of_log
     model = small_model(channels)
     x = images(model, 3)
     logits = model.network(x)
-    log_pmf = model.likelihood.log_pmf(logits, x)
-    torch.testing.assert_close(log_pmf.exp().sum(1), torch.ones(3, *model.shape, dtype=torch.float64))
-    picked = log_pmf.gather(1, x.long().unsqueeze(1)).squeeze(1)
+    pmf = log_pmf(model.likelihood, logits, x)
+    torch.testing.assert_close(pmf.exp().sum(1), torch.ones(3, *model.shape, dtype=torch.float64))
+    picked = pmf.gather(1, x.long().unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(model.likelihood.nll(logits, x), -picked.sum((1, 2, 3)))
 
 
-def test_equal_logits_over_256_levels_are_exactly_eight_bits() -> None:
+def test_equal_logits_over_256_levels_cost_exactly_eight_bits_per_dim() -> None:
     x = torch.randint(0, 256, (2, 3, 4, 4))
     nats = Categorical(256).nll(torch.zeros(2, 256, 3, 4, 4, dtype=torch.float64), x)
     assert bits_per_dim(nats, 48).tolist() == pytest.approx([8.0, 8.0], abs=1e-12)
@@ -35,19 +37,19 @@ def test_nll_is_computed_in_float32_even_from_bfloat16_logits() -> None:
 
 
 def test_draws_have_the_frequencies_of_the_distribution() -> None:
-    log_pmf = torch.log(torch.tensor([0.1, 0.0, 0.6, 0.3]))[None, :].expand(200_000, -1)
+    log_p = torch.log(torch.tensor([0.1, 0.0, 0.6, 0.3]))[None, :].expand(200_000, -1)
     noise = torch.rand(200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    shares = torch.bincount(draw(log_pmf, noise), minlength=4) / 200_000
+    shares = torch.bincount(draw(log_p, noise), minlength=4) / 200_000
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.0, 0.6, 0.3]), rtol=0, atol=0.005)
 
 
-def test_a_draw_is_a_level_even_at_the_ends_of_the_unit_interval() -> None:
-    log_pmf = torch.log(torch.tensor([[0.0, 0.5, 0.5, 0.0]]).repeat(2, 1))
+def test_a_draw_has_positive_probability_even_at_the_ends_of_the_unit_interval() -> None:
+    log_p = torch.log(torch.tensor([[0.0, 0.5, 0.5, 0.0]]).repeat(2, 1))
     ends = torch.tensor([0.0, math.nextafter(1.0, 0.0)], dtype=torch.float64)
-    assert draw(log_pmf, ends).tolist() == [1, 2]
+    assert draw(log_p, ends).tolist() == [1, 2]
 
 
 def test_a_low_temperature_draws_the_most_probable_level() -> None:
-    log_pmf = torch.log(torch.tensor([[0.2, 0.5, 0.3]])).expand(100, -1)
+    log_p = torch.log(torch.tensor([[0.2, 0.5, 0.3]])).expand(100, -1)
     noise = torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert (draw(log_pmf, noise, temperature=0.01) == 1).all()
+    assert (draw(log_p, noise, temperature=0.01) == 1).all()

@@ -1,4 +1,4 @@
-"""The discretised logistic mixture: a distribution over pixels, whatever its parameters, and accurate in float32."""
+"""The discretised logistic mixture: a distribution over pixels for any parameters, and accurate in float32."""
 
 import itertools
 import math
@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelcnn.likelihoods.logistic_mixture import LogisticMixture, log1mexp, log_bin
+from pixelcnn.likelihoods.logistic_mixture.likelihood import LogisticMixture, log1mexp, log_bin
+from tests.probes import log_pmf
 
-EXTREMES = (0.0, 1.0, 30.0, 1e3, 1e6)  # factors of normal parameters: tails, scales from exp(-7) to far past any image
+# Factors of normal parameters: far tails, and scales from exp(-7) to many times the range of levels
+EXTREMES = (0.0, 1.0, 30.0, 1e3, 1e6)
 
 
-def outputs(likelihood: LogisticMixture, channels: int, num: int = 2, size: int = 2, factor: float = 1.0) -> Tensor:
-    """Random parameters (num, P, size, size), float64."""
+def outputs(likelihood: LogisticMixture, num: int = 2, size: int = 2, factor: float = 1.0) -> Tensor:
+    """Random parameters (num, K, 1, size, size), float64."""
     generator = torch.Generator().manual_seed(0)
-    shape = (num, likelihood.num_outputs(channels), size, size)
+    shape = (num, likelihood.num_outputs, 1, size, size)
     return factor * torch.randn(shape, dtype=torch.float64, generator=generator)
 
 
@@ -28,83 +30,83 @@ def pixels(likelihood: LogisticMixture, channels: int, num: int = 2, size: int =
 
 
 def picked(likelihood: LogisticMixture, output: Tensor, x: Tensor) -> Tensor:
-    """-log p by the log_pmf of each sub-pixel, (B,) nats."""
-    return -likelihood.log_pmf(output, x).gather(1, x.long().unsqueeze(1)).sum((1, 2, 3, 4))
+    """-log p as the sum over the log_pmf of each sub-pixel, (B,) nats."""
+    return -log_pmf(likelihood, output, x).gather(1, x.long().unsqueeze(1)).sum((1, 2, 3, 4))
 
 
-def test_outputs_per_pixel_are_those_of_the_paper() -> None:
-    assert LogisticMixture(256, 10).num_outputs(3) == 100
-    assert LogisticMixture(256, 10).num_outputs(1) == 30
+def test_the_number_of_outputs_per_pixel_is_that_of_the_paper() -> None:
+    assert LogisticMixture(256, 10, 3).num_outputs == 100
+    assert LogisticMixture(256, 10, 1).num_outputs == 30
 
 
 @pytest.mark.parametrize("factor", EXTREMES)
 @pytest.mark.parametrize(("channels", "levels"), [(1, 2), (1, 256), (3, 17), (3, 256)])
 def test_probabilities_of_a_sub_pixel_sum_to_one(channels: int, levels: int, factor: float) -> None:
-    likelihood = LogisticMixture(levels, 3)
-    log_pmf = likelihood.log_pmf(outputs(likelihood, channels, factor=factor), pixels(likelihood, channels))
-    assert log_pmf.shape == (2, levels, channels, 2, 2)
-    assert log_pmf.dtype == torch.float64
-    assert log_pmf.isfinite().all()  # far tails have a logarithm, too
-    torch.testing.assert_close(log_pmf.exp().sum(1), torch.ones(2, channels, 2, 2).double(), rtol=0, atol=1e-9)
+    likelihood = LogisticMixture(levels, 3, channels)
+    log_p = log_pmf(likelihood, outputs(likelihood, factor=factor), pixels(likelihood, channels))
+    assert log_p.shape == (2, levels, channels, 2, 2)
+    assert log_p.dtype == torch.float64
+    assert log_p.isfinite().all()  # no underflow to log 0 in the tails
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(2, channels, 2, 2).double(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_probabilities_are_float64_whatever_the_outputs_are(dtype: torch.dtype) -> None:
-    likelihood = LogisticMixture(256, 3)
-    output, x = outputs(likelihood, 3).to(dtype), pixels(likelihood, 3)
-    assert torch.equal(likelihood.log_pmf(output, x), likelihood.log_pmf(output.double(), x))
+def test_probabilities_are_float64_for_outputs_of_any_dtype(dtype: torch.dtype) -> None:
+    likelihood = LogisticMixture(256, 3, 3)
+    output, x = outputs(likelihood).to(dtype), pixels(likelihood, 3)
+    assert torch.equal(log_pmf(likelihood, output, x), log_pmf(likelihood, output.double(), x))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_nll_is_minus_the_sum_of_log_pmf_of_each_sub_pixel_given_the_earlier_ones(channels: int) -> None:
-    likelihood = LogisticMixture(5, 3)
-    output, x = outputs(likelihood, channels), pixels(likelihood, channels)
+    likelihood = LogisticMixture(5, 3, channels)
+    output, x = outputs(likelihood), pixels(likelihood, channels)
     torch.testing.assert_close(likelihood.nll(output, x), picked(likelihood, output, x), rtol=1e-12, atol=1e-12)
 
 
 def test_the_pmf_of_one_sub_pixel_is_that_of_the_whole_image() -> None:
-    likelihood = LogisticMixture(6, 4)
-    output, x = outputs(likelihood, 3), pixels(likelihood, 3)
-    whole = likelihood.log_pmf(output, x)
+    likelihood = LogisticMixture(6, 4, 3)
+    output, x = outputs(likelihood), pixels(likelihood, 3)
+    whole = log_pmf(likelihood, output, x)
     for c, i, j in itertools.product(range(3), range(2), range(2)):
-        one = likelihood.log_pmf_of(c, output[:, :, i, j], x[:, :c, i, j])
+        one = likelihood.log_pmf_of(c, output[:, :, 0, i, j], x[:, :c, i, j])
         torch.testing.assert_close(one, whole[:, :, c, i, j], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("factor", EXTREMES)
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_the_cheap_pmf_is_the_accurate_one_where_it_is_not_tiny(levels: int, factor: float) -> None:
-    likelihood = LogisticMixture(levels, 10)
-    output, x = outputs(likelihood, 3, factor=factor), pixels(likelihood, 3)
-    whole = likelihood.log_pmf(output, x)
+def test_the_fast_pmf_agrees_with_the_accurate_one_where_it_is_not_tiny(levels: int, factor: float) -> None:
+    likelihood = LogisticMixture(levels, 10, 3)
+    output, x = outputs(likelihood, factor=factor), pixels(likelihood, 3)
+    whole = log_pmf(likelihood, output, x)
     for c, i, j in itertools.product(range(3), range(2), range(2)):
-        one, accurate = likelihood.log_pmf_of(c, output[:, :, i, j], x[:, :c, i, j]), whole[:, :, c, i, j]
+        one, accurate = likelihood.log_pmf_of(c, output[:, :, 0, i, j], x[:, :c, i, j]), whole[:, :, c, i, j]
         torch.testing.assert_close(one.exp(), accurate.exp(), rtol=1e-9, atol=1e-300)
         large = accurate > -600
         torch.testing.assert_close(one[large], accurate[large], rtol=1e-9, atol=1e-9)
         assert (one[~large] < -590).all()
 
 
-def test_the_pmf_of_a_channel_does_not_depend_on_itself_or_later_ones() -> None:
-    likelihood = LogisticMixture(6, 4)
-    output, x = outputs(likelihood, 3), pixels(likelihood, 3)
-    before, after = (likelihood.log_pmf(output, torch.cat([x[:, :1], rest], 1)) for rest in (x[:, 1:], 5 - x[:, 1:]))
+def test_the_pmf_of_a_channel_does_not_depend_on_its_value_or_on_later_channels() -> None:
+    likelihood = LogisticMixture(6, 4, 3)
+    output, x = outputs(likelihood), pixels(likelihood, 3)
+    before, after = (log_pmf(likelihood, output, torch.cat([x[:, :1], rest], 1)) for rest in (x[:, 1:], 5 - x[:, 1:]))
     assert torch.equal(before[:, :, :2], after[:, :, :2])
     assert (before[:, :, 2] != after[:, :, 2]).any()
 
 
 @pytest.mark.parametrize("factor", EXTREMES)
 def test_probabilities_of_all_pixels_of_four_levels_sum_to_one(factor: float) -> None:
-    likelihood = LogisticMixture(4, 3)
-    x = torch.cartesian_prod(*[torch.arange(4)] * 3)[:, :, None, None]  # every pixel there is
-    output = outputs(likelihood, 3, num=1, size=1, factor=factor).expand(64, -1, -1, -1)
+    likelihood = LogisticMixture(4, 3, 3)
+    x = torch.cartesian_prod(*[torch.arange(4)] * 3)[:, :, None, None]  # all possible pixels
+    output = outputs(likelihood, num=1, size=1, factor=factor).expand(64, -1, -1, -1, -1)
     assert likelihood.nll(output, x).neg().exp().sum().item() == pytest.approx(1, abs=1e-9)
 
 
 def test_a_pixels_probability_is_the_mixture_density_integrated_over_its_bins() -> None:
-    """By the plain formulas, one component at a time, against Simpson's rule on each bin (the ends to 60 scales)."""
-    likelihood, x = LogisticMixture(4, 2), (2, 0, 3)
-    parameters = outputs(likelihood, 3, num=1, size=1)
+    """The plain formulas, one component at a time, with Simpson's rule for the integral over each bin."""
+    likelihood, x = LogisticMixture(4, 2, 3), (2, 0, 3)
+    parameters = outputs(likelihood, num=1, size=1)
     p = parameters.flatten().view(-1, 2)  # blocks of 2 components: logits; mean, log-scale; mean, log-scale, 1; ... 2
     scaled = [2 * level / 3 - 1 for level in x]
     total = 0.0
@@ -123,7 +125,7 @@ def test_a_pixels_probability_is_the_mixture_density_integrated_over_its_bins() 
 
 
 def _integral(mean: float, s: float, level: int) -> float:
-    """A logistic's density over one of 4 bins, the ends to 60 scales past the mean or the edge."""
+    """The integral of a logistic density over one of 4 bins; the outer bins end 60 scales past the mean or the edge."""
     low = min(mean, -1.0) - 60 * s if level == 0 else (2 * level - 1) / 3 - 1
     high = max(mean, 1.0) + 60 * s if level == 3 else (2 * level + 1) / 3 - 1
     t = torch.linspace(low, high, 20_001, dtype=torch.float64)
@@ -137,8 +139,8 @@ def _integral(mean: float, s: float, level: int) -> float:
 @pytest.mark.parametrize("factor", EXTREMES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_nll_in_float32_is_that_of_float64(channels: int, factor: float) -> None:
-    likelihood = LogisticMixture(256, 10)
-    output = outputs(likelihood, channels, num=8, size=8, factor=factor).float()
+    likelihood = LogisticMixture(256, 10, channels)
+    output = outputs(likelihood, num=8, size=8, factor=factor).float()
     x = pixels(likelihood, channels, num=8, size=8)
     nats = likelihood.nll(output, x)
     assert nats.dtype == torch.float32
@@ -147,8 +149,8 @@ def test_nll_in_float32_is_that_of_float64(channels: int, factor: float) -> None
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_nll_is_computed_in_float32_even_under_autocast(dtype: torch.dtype) -> None:
-    likelihood = LogisticMixture(256, 10)
-    output, x = outputs(likelihood, 3).to(dtype), pixels(likelihood, 3)
+    likelihood = LogisticMixture(256, 10, 3)
+    output, x = outputs(likelihood).to(dtype), pixels(likelihood, 3)
     with torch.autocast("cpu", torch.bfloat16):
         nats = likelihood.nll(output, x)
     assert nats.dtype == torch.float32
@@ -156,9 +158,9 @@ def test_nll_is_computed_in_float32_even_under_autocast(dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("factor", [*EXTREMES, 1e12])
-def test_gradients_are_finite_everywhere_even_where_a_level_is_all_but_impossible(factor: float) -> None:
-    likelihood = LogisticMixture(256, 10)
-    output = outputs(likelihood, 3, num=4, size=4, factor=factor).float().requires_grad_()
+def test_gradients_are_finite_even_for_extremely_improbable_levels(factor: float) -> None:
+    likelihood = LogisticMixture(256, 10, 3)
+    output = outputs(likelihood, num=4, size=4, factor=factor).float().requires_grad_()
     nats = likelihood.nll(output, pixels(likelihood, 3, num=4, size=4))
     nats.sum().backward()
     assert nats.isfinite().all()
@@ -169,17 +171,18 @@ def test_gradients_are_finite_everywhere_even_where_a_level_is_all_but_impossibl
 
 @pytest.mark.parametrize("level", [0, 100, 255])
 @pytest.mark.parametrize("mean", [-1e6, 1e6])
-def test_a_mean_far_off_is_drawn_towards_its_pixel(mean: float, level: int) -> None:
-    output = torch.tensor([0.0, mean, 0.0]).view(1, 3, 1, 1).requires_grad_()
-    LogisticMixture(256, 1).nll(output, torch.full((1, 1, 1, 1), level)).sum().backward()
+def test_the_gradient_pulls_a_distant_mean_towards_its_pixel(mean: float, level: int) -> None:
+    output = torch.tensor([0.0, mean, 0.0]).view(1, 3, 1, 1, 1).requires_grad_()
+    LogisticMixture(256, 1, 1).nll(output, torch.full((1, 1, 1, 1), level)).sum().backward()
     assert output.grad is not None
-    slope = float(output.grad[0, 1])
-    beyond_its_edge = (level, mean) in ((0, -1e6), (255, 1e6))  # the tail is the pixel's own: nothing to gain
+    slope = float(output.grad[0, 1].sum())
+    # The whole tail belongs to an outer level, so the NLL is 0 already
+    beyond_its_edge = (level, mean) in ((0, -1e6), (255, 1e6))
     assert slope == 0 if beyond_its_edge else slope * mean > 0
 
 
 @pytest.mark.parametrize("log_width", [-200.0, -90.0, -20.0, -13.8, -5.0, 0.0, 3.0, 7.0])
-def test_the_logarithm_of_a_bins_width_is_accurate_from_tiny_to_wide(log_width: float) -> None:
+def test_log1mexp_is_accurate_from_tiny_to_large_arguments(log_width: float) -> None:
     argument = torch.tensor(log_width, requires_grad=True)
     value = log1mexp(argument)
     value.backward()
@@ -191,15 +194,15 @@ def test_the_logarithm_of_a_bins_width_is_accurate_from_tiny_to_wide(log_width: 
     assert argument.grad.item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 
-def test_a_sharp_logistic_puts_its_mass_on_the_level_of_its_mean() -> None:
+def test_a_narrow_logistic_puts_its_mass_on_the_level_of_its_mean() -> None:
     mean = torch.tensor(2 * 77 / 255 - 1, dtype=torch.float64)
     log_p = log_bin(torch.arange(256), mean, torch.tensor(-7.0, dtype=torch.float64), 256)
     assert int(log_p.argmax()) == 77
     assert float(log_p[77].exp()) == pytest.approx(math.tanh(math.exp(7) / 255 / 2), abs=1e-9)
 
 
-def test_scales_below_the_papers_bound_are_the_bound() -> None:
-    likelihood = LogisticMixture(256, 1)
+def test_log_scales_are_clamped_at_the_papers_bound() -> None:
+    likelihood = LogisticMixture(256, 1, 1)
     x = torch.full((1, 1, 1, 1), 128)
-    at, below = (likelihood.nll(torch.tensor([0.0, 0.1, s]).view(1, 3, 1, 1), x) for s in (-7.0, -50.0))
+    at, below = (likelihood.nll(torch.tensor([0.0, 0.1, s]).view(1, 3, 1, 1, 1), x) for s in (-7.0, -50.0))
     assert torch.equal(at, below)

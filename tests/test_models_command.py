@@ -1,4 +1,4 @@
-"""`pixelcnn models` and `pixelcnn.load`: what is registered is found, fetched and loaded, and nothing of it is run."""
+"""`pixelcnn models` and `pixelcnn.load`: versions are listed, downloaded and loaded, without executing them."""
 
 import contextlib
 import json
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,8 @@ import torch
 import pixelcnn
 from pixelcnn import checkpoint
 from pixelcnn.cli import main
-from pixelcnn.evaluation.nll import Score
-from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Model
+from pixelcnn.schemas import EvaluateReport, RegisterReport, Score
 from tests.conftest import images
 from tests.servers import free_port
 from tests.test_architectures import model_of
@@ -32,10 +30,11 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
     import mlflow
 
     from pixelcnn.tracking import registry
+    from pixelcnn.tracking.model_package import ModelPackage
 
 
 class Bomb:
-    """A pickle that leaves a trace when it is loaded."""
+    """A pickle that creates a folder when it is loaded."""
 
     def __init__(self, trace: Path):
         self.trace = trace
@@ -44,33 +43,34 @@ class Bomb:
         return os.mkdir, (str(self.trace),)
 
 
-def register(kind: str, condition: str = "none") -> registry.Receipt:
-    """A version of a tiny model of 2 x 3 x 4 images, named after its kind of data."""
+def register(kind: str, condition: str = "none") -> RegisterReport:
+    """Register a tiny model of an architecture as a version of its data set's model."""
     model = model_of(kind, 1, condition)
     folder = Path("models") / f"{kind}-{condition}"
     checkpoint.save(folder, model, model.network.state_dict())
     bits = np.full(3, 2.5)
     nll = folder.with_suffix(".parquet")
     pd.DataFrame({"split": "test", "image": range(3), "bits_per_dim": bits}).to_parquet(nll)
-    scores = dict.fromkeys(("test", "validation"), asdict(Score(2.5, 0.125, 3)))
-    candidate = registry.Candidate(folder, f"{kind}-run", 0, "**A card**", scores, nll, nll)
-    return registry.register(candidate, min_gain=0.005, confidence=0.95)
+    score = Score(bits_per_dim=2.5, standard_error=0.125, num_images=3)
+    scores = EvaluateReport(test=score, validation=score, train=score)
+    package = ModelPackage(folder, f"{kind}-run", 0, "**A card**", scores, nll, nll)
+    return registry.register(package, min_gain=0.005, confidence=0.95)
 
 
 @contextlib.contextmanager
-def registered(folder: Path) -> Iterator[dict[str, registry.Receipt]]:
-    """A store with an unconditional, a class-conditional, an embedding-conditional model and an auto-encoder."""
+def registered(folder: Path) -> Iterator[dict[str, RegisterReport]]:
+    """A store with an unconditional, a class-conditional and an embedding-conditional model and an auto-encoder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is put back, since MLflow itself sets it
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is restored, since MLflow itself sets it
         patch.delenv("MLFLOW_TRACKING_URI")
         patch.chdir(folder)
-        patch.setattr("pixelcnn.tracking.store.LOCAL_STORE", folder / "mlflow.db")  # MLflow keeps a store per URI
+        patch.setattr("pixelcnn.tracking.store.LOCAL_STORE", folder / "mlflow.db")  # MLflow caches a store per URI
         kinds = {condition: register("gated_pixelcnn", condition) for condition in ("none", "label", "embedding")}
         yield kinds | {"code": register("pixelcnn_autoencoder", "code-map")}
 
 
 @pytest.fixture(scope="module")
-def receipts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, registry.Receipt]]:
+def receipts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RegisterReport]]:
     with registered(tmp_path_factory.mktemp("registry")) as made:
         yield made
 
@@ -79,8 +79,8 @@ def original(condition: str) -> Model:
     return checkpoint.load(next(Path("models").glob(f"*-{condition}*/config.json")).parent)
 
 
-def test_the_list_has_a_row_per_version_with_its_number(
-    receipts: dict[str, registry.Receipt], capsys: pytest.CaptureFixture[str]
+def test_the_list_has_a_row_per_version_with_its_test_score(
+    receipts: dict[str, RegisterReport], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["models", "list"])
     lines = capsys.readouterr().out.splitlines()
@@ -91,8 +91,8 @@ def test_the_list_has_a_row_per_version_with_its_number(
 
 
 @pytest.mark.parametrize("form", ["{}", "{}@champion", "{}/1", "models:/{}@champion"])
-def test_show_prints_the_card_whatever_form_the_name_has(
-    receipts: dict[str, registry.Receipt], capsys: pytest.CaptureFixture[str], form: str
+def test_show_prints_the_card_for_every_form_of_the_name(
+    receipts: dict[str, RegisterReport], capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     main(["models", "show", form.format(receipts["none"].name)])
     shown = capsys.readouterr().out
@@ -100,8 +100,8 @@ def test_show_prints_the_card_whatever_form_the_name_has(
     assert "**A card**" in shown
 
 
-def test_a_download_loads_samples_and_scores_without_mlflow_and_elsewhere(
-    receipts: dict[str, registry.Receipt], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_downloaded_model_works_in_any_folder_without_mlflow(
+    receipts: dict[str, RegisterReport], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["models", "download", receipts["none"].name, "-o", str(tmp_path / "mine")])
     assert "pixelcnn.load(" in capsys.readouterr().out
@@ -109,12 +109,12 @@ def test_a_download_loads_samples_and_scores_without_mlflow_and_elsewhere(
     elsewhere = shutil.move(tmp_path / "mine", tmp_path / "elsewhere")
     model, x = pixelcnn.load(elsewhere), images(original("none"), 2)
     assert torch.equal(model.nll(x), original("none").nll(x))
-    assert sample(model, 2, torch.Generator().manual_seed(0)).shape == x.shape
+    assert model.sample(2).shape == x.shape
     script = f"import sys, pixelcnn; pixelcnn.load({str(elsewhere)!r}); sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_load_takes_what_the_registry_calls_a_model(receipts: dict[str, registry.Receipt]) -> None:
+def test_load_accepts_the_uri_of_a_registered_model(receipts: dict[str, RegisterReport]) -> None:
     x = images(original("none"), 2)
     assert torch.equal(pixelcnn.load(f"models:/{receipts['none'].name}@champion").nll(x), original("none").nll(x))
 
@@ -128,8 +128,8 @@ def test_load_takes_what_the_registry_calls_a_model(receipts: dict[str, registry
         (["download", "{}", "-o", "models"], "--out: models is there already"),
     ],
 )
-def test_what_is_not_there_or_in_the_way_is_said(
-    receipts: dict[str, registry.Receipt], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+def test_unknown_models_and_existing_folders_are_refused(
+    receipts: dict[str, RegisterReport], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as end:
         main(["models", *[argument.format(receipts["none"].name) for argument in arguments]])
@@ -137,7 +137,7 @@ def test_what_is_not_there_or_in_the_way_is_said(
     assert message in capsys.readouterr().err
 
 
-def test_a_registry_that_does_not_answer_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_registry_that_does_not_answer_is_reported_in_one_line(tmp_path: Path) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     env = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     command = [sys.executable, "-m", "pixelcnn.cli", "models", "list"]
@@ -151,7 +151,7 @@ def test_a_registry_that_does_not_answer_is_said_in_one_line(tmp_path: Path) -> 
 
 
 def poison(folder: Path, trace: Path) -> list[Path]:
-    """Every file of a folder, and those that other formats would unpickle, becomes a pickle that leaves a trace."""
+    """Replace every file of a folder, and files that other formats would unpickle, by a pickle that creates `trace`."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     files += [
         folder / name for name in ("python_model.pkl", "model.pkl", "data/model.pth", "data/pickle_module_info.txt")
@@ -162,12 +162,12 @@ def poison(folder: Path, trace: Path) -> list[Path]:
     return files
 
 
-def test_the_bomb_works(tmp_path: Path) -> None:
+def test_the_pickle_creates_the_folder_when_it_is_loaded(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "trace")))
     assert (tmp_path / "trace").exists()
 
 
-def test_no_file_of_a_poisoned_version_is_unpickled(receipts: dict[str, registry.Receipt], tmp_path: Path) -> None:
+def test_no_file_of_a_poisoned_version_is_unpickled(receipts: dict[str, RegisterReport], tmp_path: Path) -> None:
     source = mlflow.artifacts.download_artifacts(f"models:/{receipts['none'].name}/1")
     version = Path(shutil.copytree(source, tmp_path / "version"))
     files = poison(version, tmp_path / "trace")
@@ -181,8 +181,8 @@ def test_no_file_of_a_poisoned_version_is_unpickled(receipts: dict[str, registry
     assert not (tmp_path / "trace").exists()
 
 
-def test_poisoned_weights_are_refused_although_the_rest_is_whole(
-    receipts: dict[str, registry.Receipt], tmp_path: Path
+def test_poisoned_weights_are_refused_in_an_otherwise_intact_version(
+    receipts: dict[str, RegisterReport], tmp_path: Path
 ) -> None:
     source = mlflow.artifacts.download_artifacts(f"models:/{receipts['none'].name}/1")
     version = Path(shutil.copytree(source, tmp_path / "version"))
@@ -193,11 +193,11 @@ def test_poisoned_weights_are_refused_although_the_rest_is_whole(
             load()
     assert not (tmp_path / "trace").exists()
     config = json.loads((weights.parent / "config.json").read_text())
-    assert set(config) == {"model", "data", "weights_sha256"}
+    assert set(config) == {"format", "model", "likelihood", "data", "weights_sha256"}
 
 
 def test_weights_changed_on_disk_are_not_downloaded(
-    receipts: dict[str, registry.Receipt], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    receipts: dict[str, RegisterReport], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = registry.fetch(f"models:/{receipts['label'].name}/1") / "model.safetensors"
     content = weights.read_bytes()

@@ -1,9 +1,9 @@
-"""Muon: a step keeps the directions of the momentum and forgets their lengths."""
+"""Muon: steps have the singular vectors of the momentum, and singular values of about one (Newton-Schulz)."""
 
 import pytest
 import torch
 
-from pixelcnn.training.muon import Muon, orthogonalised
+from pixelcnn.training.optimizers import Muon, orthogonalised
 
 
 def kernel(gradient: torch.Tensor) -> torch.nn.Parameter:
@@ -22,7 +22,7 @@ def step(*kernels: torch.nn.Parameter, lr: float = 1.0, weight_decay: float = 0.
 
 @pytest.mark.parametrize(("products", "off"), [(torch.float32, 1e-4), (torch.bfloat16, 0.15)])
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 12, 12)])
-def test_singular_values_become_about_one_and_singular_vectors_stay(
+def test_newton_schulz_brings_singular_values_to_about_one_and_preserves_singular_vectors(
     shape: tuple[int, int, int], products: torch.dtype, off: float
 ) -> None:
     u, s, v = torch.linalg.svd(random(*shape), full_matrices=False)
@@ -35,8 +35,8 @@ def test_singular_values_become_about_one_and_singular_vectors_stay(
     torch.testing.assert_close(inner, torch.diag_embed(values), atol=off, rtol=0)
 
 
-def test_steps_follow_the_momentum_of_all_gradients_and_look_ahead_of_it() -> None:
-    """Against the definition, one matrix at a time: Nesterov's momentum, orthogonalised, scaled, after the decay."""
+def test_steps_are_those_of_the_definition_with_nesterov_momentum_and_weight_decay() -> None:
+    """The definition, one matrix at a time: weight decay, then Nesterov momentum, orthogonalised and scaled."""
     gradients = [random(6, 4, 2, 1, seed=n) for n in range(4)]
     weights = torch.nn.Parameter(torch.ones(6, 4, 2, 1))
     muon = Muon([weights], lr=0.1, momentum=0.8, weight_decay=0.5, products=torch.float32)
@@ -51,7 +51,7 @@ def test_steps_follow_the_momentum_of_all_gradients_and_look_ahead_of_it() -> No
         torch.testing.assert_close(weights.detach().view(6, 8), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_is_as_long_whatever_the_gradient_s_length() -> None:
+def test_the_size_of_a_step_does_not_depend_on_that_of_the_gradient() -> None:
     short, long = kernel(random(8, 6, 2, 3)), kernel(1000 * random(8, 6, 2, 3))
     step(short)
     step(long)
@@ -60,13 +60,13 @@ def test_a_step_is_as_long_whatever_the_gradient_s_length() -> None:
 
 @pytest.mark.parametrize("shape", [(64, 32, 3, 3), (16, 64, 1, 1), (128, 64, 2, 2)])
 def test_a_step_has_the_root_mean_square_of_an_adamw_step(shape: tuple[int, ...]) -> None:
-    """0.2 for a gradient without a preferred direction: about that of AdamW's steps, which its moments hold below 1."""
+    """0.2 for a random gradient: about that of AdamW's steps, whose moments keep it below 1."""
     weights = kernel(random(*shape))
     step(weights)
     assert 0.15 < weights.detach().square().mean().sqrt() < 0.25
 
 
-def test_kernels_of_one_shape_do_not_disturb_each_other() -> None:
+def test_kernels_of_one_shape_are_updated_independently() -> None:
     gradients = [random(8, 4, 2, 2, seed=n) for n in range(3)]
     together, apart = ([kernel(gradient) for gradient in gradients] for _ in range(2))
     step(*together)
@@ -76,7 +76,7 @@ def test_kernels_of_one_shape_do_not_disturb_each_other() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
-def test_the_layout_of_a_kernel_changes_nothing() -> None:
+def test_steps_do_not_depend_on_the_memory_format_of_a_kernel() -> None:
     gradient = random(8, 6, 2, 3)
     plain, channels_last = kernel(gradient), kernel(gradient.contiguous(memory_format=torch.channels_last))
     step(plain)
@@ -84,7 +84,7 @@ def test_the_layout_of_a_kernel_changes_nothing() -> None:
     torch.testing.assert_close(plain, channels_last, rtol=1e-5, atol=1e-7)
 
 
-def test_weights_decay_and_kernels_without_a_gradient_stay() -> None:
+def test_weights_decay_and_kernels_without_a_gradient_do_not_change() -> None:
     weights, idle = kernel(torch.zeros(4, 4, 1, 1)), kernel(torch.zeros(4, 4, 1, 1))
     idle.grad = None
     with torch.no_grad():

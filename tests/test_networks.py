@@ -1,26 +1,21 @@
-"""What every network must hold: the order of sub-pixels by gradients in both directions, conditions, independence."""
-
-from typing import get_args
+"""The Gated PixelCNN: receptive field by gradients, conditions, independence of the images in a batch, and sizes."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from pixelcnn import config
-from pixelcnn.model import ARCHITECTURES, CONDITIONS, Data, Model, build
-from pixelcnn.nn.conditioning import NoCondition
-from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
+from pixelcnn.model import Data, Model, build
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
-from tests.conftest import Build, images, labels
-from tests.probes import excess, noise
+from tests.conftest import Build, images, labels, network_of, sections
+from tests.probes import excess_bits, noise
 
 SYSTEMS = [(channels, condition) for channels in (1, 3) for condition in ("none", "label")]
 
 
 def dependencies(model: Model) -> Tensor:
-    """(C, H, W, C, H, W) booleans: does output sub-pixel (first three) depend on input sub-pixel (last three)?
+    """(C, H, W, C, H, W) booleans: does output sub-pixel (first three axes) depend on input sub-pixel (last three)?
 
-    By gradients at a few random images together: a ReLU may be shut at one of them.
+    By gradients; the union over a few random images, as a ReLU may be inactive at one of them.
     """
     weights = torch.randn(model.data.levels, 1, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -32,12 +27,12 @@ def dependencies(model: Model) -> Tensor:
 
 
 def order(shape: tuple[int, int, int]) -> Tensor:
-    """(C, H, W): the place of each sub-pixel in the one order: rows, then columns, then channels."""
+    """(C, H, W): the index of each sub-pixel in raster-scan order: rows, then columns, then channels."""
     channels, height, width = shape
     return torch.arange(height * width * channels).view(height, width, channels).permute(2, 0, 1)
 
 
-def field(model: Model, reach: int) -> Tensor:
+def receptive_field(model: Model, reach: int) -> Tensor:
     """(C, H, W, C, H, W) booleans: earlier sub-pixels at most `reach` rows up and `reach` columns aside."""
     place = order(model.shape)
     earlier = place[None, None, None] < place[..., None, None, None]
@@ -49,12 +44,12 @@ def field(model: Model, reach: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("channels", "condition"), SYSTEMS)
-def test_an_output_depends_on_every_earlier_sub_pixel_within_reach_and_on_no_other(
+def test_an_output_depends_on_exactly_the_earlier_sub_pixels_in_its_receptive_field(
     small_model: Build, channels: int, condition: str
 ) -> None:
     model = small_model(channels, condition)
-    reach = 5 // 2 + 3 // 2  # first layer and one more: less than the image, so its end is seen too
-    assert torch.equal(dependencies(model), field(model, reach))
+    reach = 5 // 2 + 3 // 2  # the first layer and one more: smaller than the image, so that its border is tested too
+    assert torch.equal(dependencies(model), receptive_field(model, reach))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -64,11 +59,11 @@ def test_a_network_deep_enough_has_no_blind_spot(small_model: Build, channels: i
     assert torch.equal(dependencies(model), place[None, None, None] < place[..., None, None, None])
 
 
-def test_the_common_mistake_of_mask_a_twice_would_be_noticed(small_model: Build) -> None:
+def test_applying_mask_a_twice_is_detected(small_model: Build) -> None:
     model = small_model(3)
     first = model.network.layers[0].out  # type: ignore[index,union-attr]
     first.mask[..., 0, 0] = colour_mask(colours(12, 3), colours(12, 3), "A").double()  # type: ignore[operator,union-attr]
-    assert not torch.equal(dependencies(model), field(model, 3))
+    assert not torch.equal(dependencies(model), receptive_field(model, 3))
 
 
 def test_a_label_changes_every_output(small_model: Build) -> None:
@@ -79,19 +74,19 @@ def test_a_label_changes_every_output(small_model: Build) -> None:
 
 
 @pytest.mark.parametrize("cond", [None, torch.tensor([3]), torch.tensor([0.5]), torch.tensor([[0]])])
-def test_an_absent_or_wrong_label_is_refused(small_model: Build, cond: Tensor | None) -> None:
+def test_a_missing_or_invalid_label_is_rejected(small_model: Build, cond: Tensor | None) -> None:
     model = small_model(1, "label")
     with pytest.raises(ValueError, match="cond"):
         model.network(images(model, 1), cond)
 
 
-def test_a_condition_given_to_an_unconditional_model_is_refused(small_model: Build) -> None:
+def test_a_condition_given_to_an_unconditional_model_is_rejected(small_model: Build) -> None:
     model = small_model(1)
     with pytest.raises(ValueError, match="unconditional"):
         model.network(images(model, 1), torch.tensor([0]))
 
 
-def test_an_image_does_not_see_the_others_of_its_batch(small_model: Build) -> None:
+def test_outputs_of_an_image_do_not_depend_on_its_batch(small_model: Build) -> None:
     model = small_model(3)
     model.network.train()
     x = images(model, 4)
@@ -108,9 +103,9 @@ def test_masked_weights_get_no_gradient(small_model: Build) -> None:
             assert (module.weight.grad[module.mask == 1] != 0).any()
 
 
-def test_parameters_are_those_counted_by_hand(small_model: Build) -> None:
+def test_the_number_of_parameters_is_that_counted_by_hand(small_model: Build) -> None:
     model = small_model(3)  # 2 layers, 12 hidden, 12 head, 4 levels, 3x3 after 5x5
-    # first: vertical 2x5 and link; horizontal 1x3: two full taps, and a centre tap that sees 0 + 1 + 2 of 3 colours
+    # first: vertical 2x5 and link; horizontal 1x3: two full taps, and a centre tap with 0 + 1 + 2 of 3 colours unmasked
     first = (3 * 24 * 10 + 24) + (24 * 24 + 24) + (3 * 24 * 2 + 8 * (0 + 1 + 2) + 24)
     # later: vertical 2x3, link, horizontal 1x2 with a centre tap of (1 + 2 + 3) / 9
     later = (12 * 24 * 6 + 24) + (24 * 24 + 24) + (12 * 24 * 1 + 12 * 24 * 6 // 9 + 24)
@@ -119,34 +114,27 @@ def test_parameters_are_those_counted_by_hand(small_model: Build) -> None:
     assert num_parameters(model.network) == first + out + later + out + head
 
 
-def test_a_few_images_are_learnt_by_heart() -> None:
-    torch.manual_seed(0)
+def test_a_few_images_can_be_overfitted() -> None:
     sizes = {"num_layers": 4, "hidden_channels": 24, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 24}
-    network = GatedPixelCNN(3, 4, NoCondition(), dropout=0.0, **sizes)
-    assert 0 <= excess(network, noise((3, 4, 4), 8), steps=150) < 0.02
+    network = network_of({"name": "gated_pixelcnn", "dropout": 0.0} | sizes, (3, 4, 4))
+    assert 0 <= excess_bits(network, noise((3, 4, 4), 8), steps=150) < 0.02
 
 
-def test_any_image_size_will_do(small_model: Build) -> None:
+def test_images_of_any_size_are_accepted(small_model: Build) -> None:
     model = small_model(1, num_layers=1)
     x = torch.zeros(2, 1, 3, 11, dtype=torch.uint8)
     assert model.network(x).shape == (2, 4, 1, 3, 11)
 
 
-def test_sizes_that_do_not_divide_into_colours_are_refused(small_model: Build) -> None:
+def test_sizes_that_are_not_multiples_of_the_data_channels_are_rejected(small_model: Build) -> None:
     with pytest.raises(ValueError, match="hidden_channels: 10 is not a multiple of the data's 3 channels"):
         small_model(3, hidden_channels=10)
 
 
-def test_a_class_conditional_model_of_unlabelled_data_is_refused() -> None:
-    section = config.GatedPixelCNN(
-        name="gated_pixelcnn", condition="label", num_layers=1, hidden_channels=2, kernel_size=1, first_kernel_size=3,
-        head_channels=2, dropout=0.0,
-    )  # fmt: skip
+def test_a_class_conditional_model_of_unlabelled_data_is_rejected() -> None:
+    section = {
+        "name": "gated_pixelcnn", "condition": "label", "num_layers": 1, "hidden_channels": 2, "kernel_size": 1,
+        "first_kernel_size": 3, "head_channels": 2, "dropout": 0.0,
+    }  # fmt: skip
     with pytest.raises(ValueError, match="needs labels, but plain has none"):
-        build(section, Data("plain", (1, 2, 2), 2, (), {}))
-
-
-def test_the_tables_hold_what_the_schema_admits() -> None:
-    assert list(ARCHITECTURES) == config.ARCHITECTURES
-    admitted = {config.given(name) for name in get_args(config.Condition)}
-    assert set(CONDITIONS) == admitted | {"code"}
+        build(*sections(section), Data("plain", (1, 2, 2), 2, (), {}))

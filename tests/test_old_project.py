@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from ruamel.yaml import YAML
 
 import pixelcnn
 from pixelcnn.data.dataset import read_split
+from pixelcnn.migrations import to_2
 from tests import old_project
 
 ROOT = Path(__file__).parent.parent
+INTERRUPTED = "digits-plus"
+STAGE = ["-m", "pixelcnn.stages.train", INTERRUPTED, "--data", "data/prepared/digits"]
 VERSIONS = ["digits/1", "digits/2", "digits-class-conditional/1", "digits-autoencoder-3/1"]
 
 
@@ -32,13 +35,13 @@ def expected(project: Path) -> dict[str, Any]:
     return content
 
 
-def python(folder: Path, *arguments: str) -> str:
+def python(folder: Path, *arguments: str, code: int = 0) -> str:
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + (done.stderr if code else "")
 
 
 def test_its_prepared_data_are_read(project: Path, expected: dict[str, Any]) -> None:
@@ -68,9 +71,7 @@ def test_registered_versions_answer_as_before_by_pyfunc_and_by_load(project: Pat
 def test_model_folders_load(project: Path, expected: dict[str, Any]) -> None:
     images = read_split(project / "data/prepared/digits", "test").images[:40]
     model = pixelcnn.load(project / "models" / "digits-gated")
-    with torch.inference_mode():
-        bits = model.nll(images) / (64 * np.log(2))
-    np.testing.assert_allclose(bits.numpy(), expected["bits_per_dim"]["digits/1"], rtol=1e-5)
+    np.testing.assert_allclose(model.bits_per_dim(images).numpy(), expected["bits_per_dim"]["digits/1"], rtol=1e-5)
 
 
 def test_an_archive_decodes(project: Path) -> None:
@@ -79,11 +80,21 @@ def test_an_archive_decodes(project: Path) -> None:
     assert len(list((project / "restored").glob("*.png"))) == 40
 
 
+def test_its_params_are_refused_with_what_would_be_right(project: Path) -> None:
+    said = python(project, *STAGE, "--out", "x", "--report", "y", code=2)
+    assert "runs.digits-gated.likelihood: missing" in said
+    assert "runs.digits-plus.model.name: 'pixelcnn++' is called 'pixelcnnpp' now" in said
+
+
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on(project: Path, expected: dict[str, Any]) -> None:
-    run = expected["interrupted"]["run"]
-    stage = ["-m", "pixelcnn.stages.train", run, "--data", "data/prepared/digits"]
-    said = python(project, *stage, "--out", f"models/{run}", "--report", f"reports/train/{run}")
-    assert "resuming after step" in said
-    description = json.loads((project / "models" / run / "config.json").read_text())
+def test_its_interrupted_training_begins_anew_and_says_so(project: Path, expected: dict[str, Any]) -> None:
+    params = YAML(typ="safe").load(project / "params.yaml")
+    for run in params["runs"].values():
+        migrated = to_2({"model": run["model"]})
+        run |= {"model": migrated["model"], "likelihood": migrated["likelihood"]}
+    with (project / "params.yaml").open("w") as file:
+        YAML().dump(params, file)
+    said = python(project, *STAGE, "--out", f"models/{INTERRUPTED}", "--report", f"reports/train/{INTERRUPTED}")
+    assert "is of other params or data, so it is not continued" in said
+    description = json.loads((project / "models" / INTERRUPTED / "config.json").read_text())
     assert description["weights_sha256"] == expected["interrupted"]["weights_sha256"]

@@ -1,4 +1,4 @@
-"""The outbox: what is put arrives, in order, whatever dies in between."""
+"""The outbox delivers every event in order, also when a process or the server ends in between."""
 
 import json
 import threading
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from pixelcnn.tracking import outbox
-from pixelcnn.tracking.outbox import Courier, Event, Outbox, abandoned
+from pixelcnn.tracking.outbox import DeliveryThread, Event, Outbox, abandoned
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "SECONDS_BETWEEN_DELIVERIES", 0.01)
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "DELIVERY_INTERVAL", 0.01)
 
 
 def make(folder: Path, name: str, *events: Event) -> Outbox:
@@ -22,12 +22,12 @@ def make(folder: Path, name: str, *events: Event) -> Outbox:
     return box
 
 
-def take(box: Outbox, most: int = 200) -> list[Event]:
-    return [event for part in box.waiting(most) for event in part]
+def take(box: Outbox, batch_size: int = 200) -> list[Event]:
+    return [event for batch in box.undelivered(batch_size) for event in batch]
 
 
 class Receiver:
-    """Fails so many times before it takes something."""
+    """Fails so many times before it accepts a delivery."""
 
     def __init__(self, failures: int = 0):
         self.failures, self.taken = failures, list[Event]()
@@ -42,20 +42,20 @@ class Receiver:
 def test_events_are_delivered_once_and_in_order(tmp_path: Path) -> None:
     events = [{"n": n} for n in range(7)]
     box = make(tmp_path, "a", *events)
-    assert take(box, most=3) == events
+    assert take(box, batch_size=3) == events
     assert take(box) == []
     box.put({"n": 7})
     assert take(box) == [{"n": 7}]
 
 
-def test_a_failure_keeps_all_from_the_part_that_failed(tmp_path: Path) -> None:
+def test_after_a_failure_events_are_delivered_from_the_batch_that_failed(tmp_path: Path) -> None:
     box = make(tmp_path, "a", *[{"n": n} for n in range(5)])
-    parts = box.waiting(most=2)
-    next(parts), next(parts)  # the second part is taken up, and never delivered
+    batches = box.undelivered(batch_size=2)
+    next(batches), next(batches)  # the second batch is read, but not delivered
     assert [event["n"] for event in take(Outbox(box.folder))] == [2, 3, 4]
 
 
-def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_not_delivered_until_it_is_complete(tmp_path: Path) -> None:
     box = make(tmp_path, "a", {"n": 0})
     line = json.dumps({"n": 1}) + "\n"
     with (box.folder / outbox.EVENTS).open("a") as handle:
@@ -66,19 +66,19 @@ def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     assert take(box) == [{"n": 1}]
 
 
-def test_a_kept_file_is_that_of_the_moment(tmp_path: Path) -> None:
+def test_an_attached_file_is_a_copy_of_that_moment(tmp_path: Path) -> None:
     box = make(tmp_path, "a")
     path = tmp_path / "curve.csv"
     path.write_text("early")
-    kept = [box.keep(path)]
+    attached = [box.attach(path)]
     path.write_text("late")
-    kept.append(box.keep(path))
+    attached.append(box.attach(path))
     path.unlink()
-    assert [(box.folder / place).read_text() for place in kept] == ["early", "late"]
-    assert {Path(place).name for place in kept} == {"curve.csv"}
+    assert [(box.folder / place).read_text() for place in attached] == ["early", "late"]
+    assert {Path(place).name for place in attached} == {"curve.csv"}
 
 
-def test_only_what_no_process_holds_is_abandoned(tmp_path: Path) -> None:
+def test_only_outboxes_without_a_process_are_abandoned(tmp_path: Path) -> None:
     late, early = make(tmp_path, "2"), make(tmp_path, "1")
     assert not list(abandoned(tmp_path))
     late.release()
@@ -89,17 +89,17 @@ def test_only_what_no_process_holds_is_abandoned(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_courier_goes_on_after_failures_and_says_each_turn_once(
+def test_delivery_is_retried_after_failures_and_each_change_is_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     receiver = Receiver(failures=3)
     box = make(tmp_path, "a", {"n": 0})
-    courier = Courier(box, receiver, "The server")
-    courier.start()
+    thread = DeliveryThread(box, receiver, "The server")
+    thread.start()
     while not receiver.taken:
         threading.Event().wait(0.01)
     box.put({"n": 1})
-    courier.close()
+    thread.close()
     assert receiver.taken == [{"n": 0}, {"n": 1}]
     assert not list(tmp_path.iterdir())
     said = capsys.readouterr().err
@@ -107,22 +107,24 @@ def test_a_courier_goes_on_after_failures_and_says_each_turn_once(
     assert said.count("answers again") == 1
 
 
-def test_what_a_dead_server_did_not_take_stays_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    courier = Courier(make(tmp_path, "a", {"n": 0}), Receiver(failures=10**9), "The server")
-    courier.start()
-    courier.close()
+def test_undelivered_events_stay_on_disk_and_a_message_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thread = DeliveryThread(make(tmp_path, "a", {"n": 0}), Receiver(failures=10**9), "The server")
+    thread.start()
+    thread.close()
     assert f"the rest waits in {tmp_path / 'a'}" in capsys.readouterr().err
     assert [take(box) for box in abandoned(tmp_path)] == [[{"n": 0}]]
 
 
-def test_a_server_that_never_comes_back_to_us_does_not_hold_the_end_up(
+def test_a_server_that_hangs_does_not_delay_the_end_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(outbox, "PATIENCE", 0.05)
+    monkeypatch.setattr(outbox, "CLOSE_TIMEOUT", 0.05)
     stuck = threading.Event()
-    courier = Courier(make(tmp_path, "a", {"n": 0}), lambda _: stuck.wait() and None, "The server")
-    courier.start()
-    courier.close()
+    thread = DeliveryThread(make(tmp_path, "a", {"n": 0}), lambda _: stuck.wait() and None, "The server")
+    thread.start()
+    thread.close()
     assert "waits in" in capsys.readouterr().err
     stuck.set()
-    courier.join()
+    thread.join()

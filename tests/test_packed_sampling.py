@@ -1,19 +1,19 @@
-"""The packed evaluation of the Gated PixelCNN is its forward pass, sub-pixel by sub-pixel."""
+"""Incremental evaluation of the Gated PixelCNN on packed weights gives the outputs of its forward pass."""
 
 import random
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelcnn.generation.sampling import sample, sample_full, walk
-from pixelcnn.nn.conditioning import LabelCondition, NoCondition
+from pixelcnn.nn.conditioning import Condition, LabelCondition, NoCondition
 from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
-from tests.conftest import Build, labels
+from tests.conftest import Build, labels, network_of
 
 
-class PlaceCondition(nn.Module):
-    """A map of two features that differ at every position and between images."""
+class PositionCondition(Condition):
+    """A condition map of two features, different at every position and for every image."""
 
     channels = 2
 
@@ -30,19 +30,20 @@ class PlaceCondition(nn.Module):
 CONDITIONS = {
     "none": lambda *_: NoCondition(),
     "label": lambda *_: LabelCondition(3),
-    "map": PlaceCondition,
-    "map of columns": lambda _, width: PlaceCondition(1, width),
-    "map of rows": lambda height, _: PlaceCondition(height, 1),
+    "map": PositionCondition,
+    "map of columns": lambda _, width: PositionCondition(1, width),
+    "map of rows": lambda height, _: PositionCondition(height, 1),
 }
 
 
-def network_of(draw: random.Random, channels: int, condition: str, size: tuple[int, int]) -> GatedPixelCNN:
-    """Random sizes; weights several times as large as fresh ones, so that gates saturate and an error would show."""
-    network = GatedPixelCNN(
-        data_channels=channels, levels=5, condition=CONDITIONS[condition](*size), num_layers=draw.randint(1, 4),
-        hidden_channels=channels * draw.randint(1, 5), kernel_size=draw.choice([1, 3, 5]),
-        first_kernel_size=draw.choice([3, 5, 7]), head_channels=channels * draw.randint(1, 4), dropout=0.3,
-    )  # fmt: skip
+def random_network(draw: random.Random, channels: int, condition: str, size: tuple[int, int]) -> GatedPixelCNN:
+    """Random sizes; weights twice as large as at initialisation, so that gates saturate and errors are not hidden."""
+    section = {
+        "name": "gated_pixelcnn", "num_layers": draw.randint(1, 4), "hidden_channels": channels * draw.randint(1, 5),
+        "kernel_size": draw.choice([1, 3, 5]), "first_kernel_size": draw.choice([3, 5, 7]),
+        "head_channels": channels * draw.randint(1, 4), "dropout": 0.3,
+    }  # fmt: skip
+    network: GatedPixelCNN = network_of(section, (channels, *size), 5, CONDITIONS[condition](*size))
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(2)
@@ -50,12 +51,12 @@ def network_of(draw: random.Random, channels: int, condition: str, size: tuple[i
 
 
 def stepped(network: GatedPixelCNN, x: Tensor, cond: Tensor | None) -> Tensor:
-    """The logits (B, L, C, H, W) of given images by the stepper."""
+    """The logits (B, L, C, H, W) of given images, evaluated incrementally."""
     batch, channels, height, width = x.shape
     seen: list[Tensor] = []
 
     def follow(i: int, j: int, c: int, outputs: Tensor) -> Tensor:
-        seen.append(outputs[:, :, c].clone())
+        seen.append(outputs.clone())
         return x[:, c, i, j]
 
     for _ in walk(network.stepper(batch, height, width, cond), follow):
@@ -66,11 +67,11 @@ def stepped(network: GatedPixelCNN, x: Tensor, cond: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("seed", range(6))
-def test_every_logit_is_that_of_the_forward_pass(seed: int, condition: str, channels: int) -> None:
+def test_incremental_logits_are_those_of_the_forward_pass(seed: int, condition: str, channels: int) -> None:
     torch.manual_seed(seed)
     draw = random.Random(seed)
     size = draw.randint(1, 6), draw.randint(1, 9)
-    network = network_of(draw, channels, condition, size)
+    network = random_network(draw, channels, condition, size)
     x = torch.randint(0, 5, (draw.randint(1, 3), channels, *size), dtype=torch.uint8)
     cond = None if condition == "none" else torch.arange(len(x))
     with torch.no_grad():
@@ -87,14 +88,14 @@ def test_in_float32_logits_differ_by_rounding_only(small_model: Build) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 16])
-def test_the_same_images_give_the_same_bits_again(small_model: Build, batch: int) -> None:
+def test_logits_are_bitwise_reproducible(small_model: Build, batch: int) -> None:
     network = small_model(3, num_layers=4, hidden_channels=24).network.float()
     x = torch.randint(0, 4, (batch, 3, 5, 8), dtype=torch.uint8)
     one, other = (stepped(network, x, None) for _ in range(2))  # type: ignore[arg-type]
     assert torch.equal(one, other)
 
 
-def test_a_stepper_keeps_the_weights_it_began_with(small_model: Build) -> None:
+def test_a_stepper_uses_the_weights_of_its_creation(small_model: Build) -> None:
     network = small_model(3).network
     x = torch.randint(0, 4, (1, 3, 5, 8), dtype=torch.uint8)
     before = stepped(network, x, None)  # type: ignore[arg-type]
@@ -104,10 +105,10 @@ def test_a_stepper_keeps_the_weights_it_began_with(small_model: Build) -> None:
             weight.zero_()
     stepper.begin_row(0)
     stepper.begin_pixel(0)
-    assert torch.equal(stepper.outputs(0)[:, :, 0], before[:, :, 0, 0, 0])
+    assert torch.equal(stepper.outputs(0), before[:, :, 0, 0, 0])
 
 
-def test_evaluating_a_colour_twice_changes_nothing(small_model: Build) -> None:
+def test_evaluating_a_colour_twice_gives_the_same_outputs(small_model: Build) -> None:
     stepper = small_model(3).network.stepper(2, 5, 8)  # type: ignore[operator]
     stepper.begin_row(0)
     stepper.begin_pixel(0)
@@ -117,7 +118,7 @@ def test_evaluating_a_colour_twice_changes_nothing(small_model: Build) -> None:
         stepper.feed(c, torch.tensor([1, 3]))
 
 
-def test_a_stepper_leaves_the_network_as_it_was(small_model: Build) -> None:
+def test_a_stepper_does_not_change_the_network(small_model: Build) -> None:
     network = small_model(3, "label").network
     before = {name: (weight.clone(), weight.stride()) for name, weight in network.state_dict().items()}
     network.stepper(2, 5, 8, torch.tensor([0, 1]))  # type: ignore[operator]
@@ -129,7 +130,7 @@ def test_a_stepper_leaves_the_network_as_it_was(small_model: Build) -> None:
 
 @pytest.mark.parametrize("condition", ["none", "label"])
 @pytest.mark.parametrize("kernels", [(3, 7), (5, 3)])
-def test_deeper_networks_draw_the_images_of_the_definition(
+def test_incremental_and_full_sampling_of_deeper_networks_draw_the_same_images(
     small_model: Build, condition: str, kernels: tuple[int, int]
 ) -> None:
     model = small_model(3, condition, num_layers=5, kernel_size=kernels[0], first_kernel_size=kernels[1])
@@ -140,7 +141,7 @@ def test_deeper_networks_draw_the_images_of_the_definition(
 
 
 @pytest.mark.slow
-def test_at_full_size_the_same_seed_draws_the_same_images(small_model: Build) -> None:
+def test_incremental_and_full_sampling_at_32x32_draw_the_same_images(small_model: Build) -> None:
     model = small_model(3, height=32, width=32, num_layers=5, hidden_channels=24, first_kernel_size=7)
     full, quick = (f(model, 2, torch.Generator().manual_seed(7)) for f in (sample_full, sample))
     assert torch.equal(full, quick)

@@ -1,4 +1,4 @@
-"""The pipelines without Prefect: what DVC says, how a stage is run and ended, and the slots."""
+"""The pipelines without Prefect: the stale stages of DVC's graph, running and ending a stage, slots."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 
 from pipelines import artifacts, child, graph, locks
 
-# Four stages that need nothing installed; `a` and `b` are independent, `join` needs both
+# Four stages without requirements; `a` and `b` are independent, `join` depends on both
 DVC_YAML = """
 stages:
   a: {cmd: "python a.py", deps: [a.py], outs: [a.txt], meta: {retries: 2, retry_after: 0.5, minutes: 3, slot: true}}
@@ -27,7 +27,7 @@ stages:
 """
 
 
-# DVC 3.67 walks its tries as pygtrie will not have it for ever
+# DVC 3.67 uses a deprecated function of pygtrie
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 
 
@@ -41,7 +41,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DVC repository of those stages, the current folder."""
+    """A DVC repository with those stages, the working folder."""
     shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
     (tmp_path / "params.yaml").write_text("n: 1\n")
@@ -64,35 +64,35 @@ def dvc(folder: Path, *arguments: str) -> None:
 
 
 def stage(minutes: float | None = None, slot: bool = False) -> graph.Stage:
-    return graph.Stage("a", (), "", graph.Treatment(minutes=minutes, slot=slot), ())
+    return graph.Stage("a", (), "", graph.Policy(minutes=minutes, slot=slot), ())
 
 
 def run(folder: Path, what: graph.Stage) -> tuple[list[str], int]:
-    """The lines of a stage's output, and the exit code that it is reported with."""
+    """The lines of a stage's output, and the exit code of its StageError, 0 without one."""
     lines: list[str] = []
-    with child.lifeline() as cord:
+    with child.lifeline() as lifeline:
         try:
-            child.run(what, folder, (cord,), lines.append)
+            child.run(what, folder, (lifeline,), lines.append)
         except child.StageError as error:
             return lines, error.code
     return lines, 0
 
 
-def eventually(what: Callable[[], bool], seconds: float = 60) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
+    while not holds():
+        assert time.monotonic() < end, "not within the time limit"
         time.sleep(0.05)
 
 
-def test_dvc_says_what_is_stale_in_which_order_why_and_how_it_is_treated(project: Path) -> None:
+def test_stale_stages_have_an_order_dependencies_a_reason_and_a_policy(project: Path) -> None:
     stages = graph.stale([], Path())
     assert [s.name for s in stages][-1] == "join"
     assert {s.name for s in stages} == {"a", "b@x", "b@y", "join"}
     assert stages[-1].needs == ("a", "b@x")
     by_name = {s.name: s for s in stages}
-    assert by_name["a"].treatment == graph.Treatment(retries=2, retry_after=0.5, minutes=3, slot=True)
-    assert by_name["b@x"].treatment == graph.Treatment()
+    assert by_name["a"].policy == graph.Policy(retries=2, retry_after=0.5, minutes=3, slot=True)
+    assert by_name["b@x"].policy == graph.Policy()
     assert by_name["join"].outs == (project / "join.md",)
     dvc(project, "repro")
     assert graph.stale([], Path()) == []
@@ -105,33 +105,33 @@ def test_dvc_says_what_is_stale_in_which_order_why_and_how_it_is_treated(project
 
 
 @pytest.mark.usefixtures("project")
-def test_targets_are_stages_or_the_name_of_several_and_bring_what_they_need() -> None:
+def test_targets_are_stages_or_groups_and_include_what_they_depend_on() -> None:
     assert [s.name for s in graph.stale(["b"], Path())] == ["b@x", "b@y"]
     assert {s.name for s in graph.stale(["join"], Path())} == {"a", "b@x", "join"}
     with pytest.raises(ValueError, match=r"'c' is no stage of dvc\.yaml, which has a, b@x, b@y, join"):
         graph.stale(["c"], Path())
 
 
-def test_a_stage_that_is_added_to_dvc_yaml_is_found(project: Path) -> None:
+def test_a_new_stage_of_dvc_yaml_is_found(project: Path) -> None:
     with (project / "dvc.yaml").open("a") as file:
         file.write("  after: {cmd: cp join.md after.md, deps: [join.md], outs: [after.md]}\n")
     last = graph.stale([], Path())[-1]
     assert (last.name, last.needs) == ("after", ("join",))
 
 
-def test_a_misspelt_treatment_is_refused(project: Path) -> None:
+def test_a_misspelt_key_of_meta_is_refused(project: Path) -> None:
     (project / "dvc.yaml").write_text(DVC_YAML.replace("retries: 2", "retires: 2"))
     with pytest.raises(ValueError, match=r"dvc\.yaml: a: meta: retires: unknown key"):
         graph.stale([], Path())
 
 
-def test_a_broken_dvc_yaml_is_one_clear_line(project: Path) -> None:
+def test_an_invalid_dvc_yaml_is_reported_in_one_line(project: Path) -> None:
     (project / "dvc.yaml").write_text("stages: {a: {cmd: 3, whom: 4}}")
     with pytest.raises(ValueError, match=r"^dvc: .*dvc\.yaml"):
         graph.stale([], Path())
 
 
-def test_a_stage_s_output_arrives_line_by_line_and_its_outs_are_dvc_s(project: Path) -> None:
+def test_the_output_of_a_stage_is_logged_line_by_line_and_dvc_records_its_outs(project: Path) -> None:
     write(project, "print('one'); print('two'); open('a.txt', 'w').write('made')")
     lines, code = run(project, stage(slot=True))
     assert code == 0
@@ -143,7 +143,7 @@ def test_a_stage_s_output_arrives_line_by_line_and_its_outs_are_dvc_s(project: P
     ("program", "code", "may_pass"),
     [("1 / 0", 1, False), ("raise SystemExit(2)", 2, True), ("import os; os.kill(os.getpid(), 9)", 137, True)],
 )
-def test_the_exit_code_of_the_command_tells_a_bug_from_what_may_pass(
+def test_the_exit_code_of_the_command_decides_whether_a_retry_may_succeed(
     project: Path, program: str, code: int, may_pass: bool
 ) -> None:
     write(project, program)
@@ -166,7 +166,7 @@ SAVES_WHEN_ASKED = """
 """
 
 
-def test_a_stage_that_takes_longer_than_its_minutes_is_ended_after_saving(project: Path) -> None:
+def test_a_stage_that_exceeds_its_time_limit_is_ended_after_saving(project: Path) -> None:
     write(project, SAVES_WHEN_ASKED)
     _, code = run(project, stage(minutes=0.1))
     assert code == child.TIME_LIMIT
@@ -174,24 +174,21 @@ def test_a_stage_that_takes_longer_than_its_minutes_is_ended_after_saving(projec
     assert not child.StageError("a", code).may_pass
 
 
-# What a flow does, in a process that can be killed
+# A flow reduced to one stage, for a process that can be killed
 FLOW = """
 import signal, sys
 from pathlib import Path
 from pipelines import child, graph
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born ignoring it
-stage = graph.Stage("a", (), "", graph.Treatment(slot=True), ())
-with child.lifeline() as cord:
-    child.run(stage, Path(sys.argv[1]), (cord,), print)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+stage = graph.Stage("a", (), "", graph.Policy(slot=True), ())
+with child.lifeline() as lifeline:
+    child.run(stage, Path(sys.argv[1]), (lifeline,), print)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stage_saves_and_leaves_no_process_when_its_flow_is_killed(project: Path, number: signal.Signals) -> None:
-    write(
-        project,
-        SAVES_WHEN_ASKED.replace('"begun", "w").close()', '"begun", "w").write(str(__import__("os").getpgrp()))'),
-    )
+    write(project, SAVES_WHEN_ASKED)
     flow = subprocess.Popen(
         [sys.executable, "-c", FLOW, str(project)], cwd=child.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -202,7 +199,7 @@ def test_a_stage_saves_and_leaves_no_process_when_its_flow_is_killed(project: Pa
     flow.wait()
     eventually(lambda: not alive(group))
     assert (project / "saved").exists()
-    with locks.slot():  # nobody holds it now
+    with locks.slot():  # it is free
         pass
 
 
@@ -215,7 +212,7 @@ def alive(group: int) -> bool:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_gpu_is_a_slot_and_a_cpu_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_is_a_slot_and_without_gpus_the_cpu_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "POLL", 0.01)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with locks.slot() as (_, first), locks.slot() as (_, second):
@@ -244,5 +241,5 @@ def test_tables_and_pictures_among_the_outs_become_artifacts(project: Path, monk
     (out / "NLL_x.md").write_text("| a |")
     (out / "grid.png").write_bytes(b"\x89PNG")
     (out / "other.json").write_text(json.dumps({}))
-    artifacts.publish(graph.Stage("report@x", (), "", graph.Treatment(), (out, project / "missing.png")))
+    artifacts.publish(graph.Stage("report@x", (), "", graph.Policy(), (out, project / "missing.png")))
     assert made == {"report-nll-x": "| a |", "report-grid": "![grid](data:image/png;base64,iVBORw==)"}

@@ -1,4 +1,4 @@
-"""The flow under Prefect, with the server that it starts for itself: order, retries, bugs, and nothing to do."""
+"""The flow under Prefect with its temporary server: order, retries, bugs, and nothing to do."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(folder: Path, *arguments: str, code: int = 0) -> str:
-    """`python -m ARGUMENTS` in the folder; what it said."""
+    """The output of `python -m ARGUMENTS` in the folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     env = kept | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
@@ -47,7 +47,7 @@ def call(folder: Path, *arguments: str, code: int = 0) -> str:
 
 def final(said: str, stage: str) -> str:
     found = re.findall(rf"Task run '{stage}' - Finished in state (\w+)", said)
-    return found[-1] if found else "never begun"
+    return found[-1] if found else "never started"
 
 
 def begin(said: str, stage: str) -> int:
@@ -55,22 +55,22 @@ def begin(said: str, stage: str) -> int:
 
 
 @pytest.mark.timeout(300)
-def test_what_may_pass_is_retried_and_a_bug_is_not(project: Path) -> None:
+def test_a_failure_is_retried_but_a_bug_is_not(project: Path) -> None:
     said = call(project, "pipelines.reproduce", code=1)
     assert final(said, "download") == "Completed"
     assert (project / "tries-download").read_text() == "..."
     assert final(said, "train") == "Failed"
     assert (project / "tries-train").read_text() == "."
     assert re.search(r"Task run 'train' - IndexError: tuple index out of range", said)
-    assert "failed: train; not begun for that reason: evaluate" in said
-    assert final(said, "table") == "Completed"  # it does not need what failed
+    assert "failed: train; not started for that reason: evaluate" in said
+    assert final(said, "table") == "Completed"  # does not depend on the failed stage
     assert begin(said, "download") < begin(said, "train")
     assert begin(said, "download") < begin(said, "table")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_what_is_mended_goes_on_and_then_there_is_nothing_to_do(project: Path, tmp_path: Path) -> None:
+def test_a_corrected_stage_runs_and_then_nothing_is_stale(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".prefect", "cache"))
     (tmp_path / "train.py").write_text("open('model.txt', 'w').write('model')")
     said = call(tmp_path, "pipelines.reproduce", "evaluate")
@@ -81,7 +81,7 @@ def test_what_is_mended_goes_on_and_then_there_is_nothing_to_do(project: Path, t
     )
 
 
-def test_a_user_s_mistake_is_one_line_and_starts_no_flow(project: Path, tmp_path: Path) -> None:
+def test_an_unknown_target_is_reported_in_one_line_and_starts_no_flow(project: Path, tmp_path: Path) -> None:
     said = call(project, "pipelines.reproduce", "trian", code=2)
     assert said.strip() == "error: 'trian' is no stage of dvc.yaml, which has download, train, evaluate, table"
     assert "error: " in call(tmp_path, "pipelines.reproduce", code=2)

@@ -1,4 +1,4 @@
-"""PixelRNNs see what their layers promise: a triangle (Row LSTM), everything but one sub-pixel (Diagonal BiLSTM)."""
+"""Row LSTM and Diagonal BiLSTM: receptive fields (a triangle; all but one sub-pixel), recurrences, and sizes."""
 
 from collections.abc import Callable
 
@@ -6,24 +6,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelcnn.likelihoods.categorical import Categorical
-from pixelcnn.nn.conditioning import NoCondition
-from pixelcnn.nn.lstm import DiagonalLSTM, RowLSTM, lstm_step, skew, unskew
+from pixelcnn.architectures.diagonal_bilstm.network import DiagonalLSTM, skew, unskew
+from pixelcnn.architectures.row_lstm.network import RowLSTM
+from pixelcnn.likelihoods.categorical.likelihood import Categorical
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
-from pixelcnn.nn.pixelrnn import PixelRNN, diagonal_bilstm, row_lstm
+from pixelcnn.nn.pixelrnn.lstm import lstm_step
+from pixelcnn.nn.pixelrnn.network import PixelRNN
+from tests.conftest import network_of
 from tests.probes import (
-    Field,
-    Place,
+    ReceptiveFields,
     Shape,
+    SubPixel,
     earlier,
-    excess,
-    image,
+    excess_bits,
+    input_fields,
+    log_pmf,
+    masked_1x1,
     masked_convolution,
-    measured,
-    mixed_colours,
+    measured_fields,
     noise,
     union,
-    whole_pixels,
+    union_of_pixels,
 )
 
 SIZES = {"num_layers": 2, "hidden_channels": 12, "first_kernel_size": 5, "head_channels": 24}
@@ -32,54 +35,53 @@ SHAPES = [(1, 5, 9), (3, 4, 7)]
 
 def small_row(data_channels: int, **changed: int) -> PixelRNN:
     """Two Row LSTM layers of kernel 3 after a 5x5 convolution, 4 levels, float64, in evaluation mode."""
-    torch.manual_seed(0)
-    sizes = SIZES | {"kernel_size": 3} | changed
-    return row_lstm(data_channels=data_channels, levels=4, condition=NoCondition(), **sizes).double().eval()
+    section = {"name": "row_lstm", "kernel_size": 3} | SIZES | changed
+    network: PixelRNN = network_of(section, (data_channels, 5, 9))
+    return network.double().eval()
 
 
 def small_diagonal(data_channels: int, **changed: int) -> PixelRNN:
     """Two Diagonal BiLSTM layers after a 5x5 convolution, 4 levels, float64, in evaluation mode."""
-    torch.manual_seed(0)
-    sizes = SIZES | changed
-    return diagonal_bilstm(data_channels=data_channels, levels=4, condition=NoCondition(), **sizes).double().eval()
+    network: PixelRNN = network_of({"name": "diagonal_bilstm"} | SIZES | changed, (data_channels, 5, 9))
+    return network.double().eval()
 
 
 both = pytest.mark.parametrize("small", [small_row, small_diagonal])
 Small = Callable[..., PixelRNN]
 
 
-def row_lstm_layer(field: Field, reach: int) -> Field:
-    """States of the row above within reach, inputs of the own row to the left within reach, and what came in."""
-    states: Field = {}
+def row_lstm_layer(field: ReceptiveFields, reach: int) -> ReceptiveFields:
+    """After a Row LSTM layer: states of the row above and inputs to the left within the kernels, and the residual."""
+    states: ReceptiveFields = {}
     for i, j, c in sorted(field):
         above = [(i - 1, j + aside) for aside in range(-reach, reach + 1)]
         left = [(i, j - back) for back in range(1, reach + 1)]
         own = union(field, [(i, j, colour) for colour in range(c + 1)])
-        states[i, j, c] = whole_pixels(states, above) | whole_pixels(field, left) | own
-    return mixed_colours(states)
+        states[i, j, c] = union_of_pixels(states, above) | union_of_pixels(field, left) | own
+    return masked_1x1(states)
 
 
-def diagonal_bilstm_layer(field: Field, width: int) -> Field:
-    """States to the left and above; states to the right and above, as of the row above."""
+def diagonal_bilstm_layer(field: ReceptiveFields, width: int) -> ReceptiveFields:
+    """After a Diagonal BiLSTM layer: the states of one direction, those of the other a row above, and the residual."""
     left, right = diagonal_states(field, range(width), -1), diagonal_states(field, range(width - 1, -1, -1), 1)
     states = {(i, j, c): left[i, j, c] | union(right, [(i - 1, j, c)]) for i, j, c in field}
-    return {p: known | field[p] for p, known in mixed_colours(states).items()}
+    return {p: known | field[p] for p, known in masked_1x1(states).items()}
 
 
-def diagonal_states(field: Field, columns: range, back: int) -> Field:
-    """What the states know that go along the columns, each from its neighbour `back` and the one above."""
-    states: Field = {}
+def diagonal_states(field: ReceptiveFields, columns: range, back: int) -> ReceptiveFields:
+    """The receptive fields of an LSTM's states, each computed from its neighbour `back` and the one above."""
+    states: ReceptiveFields = {}
     for i, j, c in sorted(field, key=lambda p: (p[0], columns.index(p[1]), p[2])):
         own = union(field, [(i, j, colour) for colour in range(c + 1)])
-        states[i, j, c] = own | whole_pixels(states, [(i, j + back), (i - 1, j)])
+        states[i, j, c] = own | union_of_pixels(states, [(i, j + back), (i - 1, j)])
     return states
 
 
-def complete_but_one(shape: Shape, reach_first: int) -> Field:
-    """All that precedes a sub-pixel, without the last sub-pixel of the row above where the first kernel ends before."""
+def all_but_one(shape: Shape, reach_first: int) -> ReceptiveFields:
+    """All earlier sub-pixels, but the last of the row above where the first kernel does not include it."""
     channels, _, width = shape
 
-    def known(i: int, j: int, before: frozenset[Place]) -> frozenset[Place]:
+    def known(i: int, j: int, before: frozenset[SubPixel]) -> frozenset[SubPixel]:
         return before if j + reach_first >= width - 1 else before - {(i - 1, width - 1, channels - 1)}
 
     return {(i, j, c): known(i, j, before) for (i, j, c), before in earlier(shape).items()}
@@ -87,20 +89,20 @@ def complete_but_one(shape: Shape, reach_first: int) -> Field:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("num_layers", "kernel_size"), [(1, 3), (2, 3), (1, 5)])
-def test_a_row_lstm_depends_on_what_its_layers_pass_on_and_on_nothing_else(
+def test_the_receptive_field_of_a_row_lstm_is_exactly_that_of_its_layers(
     shape: Shape, num_layers: int, kernel_size: int
 ) -> None:
-    field = masked_convolution(image(shape), 2, "A")
+    field = masked_convolution(input_fields(shape), 2, "A")
     for _ in range(num_layers):
         field = row_lstm_layer(field, kernel_size // 2)
     network = small_row(shape[0], num_layers=num_layers, kernel_size=kernel_size)
-    assert measured(network, shape) == field
+    assert measured_fields(network, shape) == field
 
 
-def test_a_row_lstm_layer_sees_a_triangle_that_grows_by_its_reach_with_every_row() -> None:
+def test_the_receptive_field_of_a_row_lstm_layer_is_a_triangle() -> None:
     shape, reach_first, reach = (1, 5, 19), 1, 1
     network = small_row(1, num_layers=1, first_kernel_size=3)
-    for (i, j, _), known in measured(network, shape).items():
+    for (i, j, _), known in measured_fields(network, shape).items():
         right = {up: j + reach_first + reach * max(up - 1, 0) for up in range(1, i + 1)}
         left = {up: j - reach_first - reach * (up + 1) for up in range(i + 1)}
         triangle = {(i - up, k, 0) for up in right for k in range(max(left[up], 0), min(right[up], 18) + 1)}
@@ -109,36 +111,36 @@ def test_a_row_lstm_layer_sees_a_triangle_that_grows_by_its_reach_with_every_row
 
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 6, 2), (3, 1, 4)])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_diagonal_bilstm_depends_on_all_that_precedes_but_the_last_sub_pixel_of_the_row_above(
+def test_a_diagonal_bilstm_depends_on_all_earlier_sub_pixels_but_the_last_of_the_row_above(
     shape: Shape, num_layers: int
 ) -> None:
-    field = masked_convolution(image(shape), 2, "A")
+    field = masked_convolution(input_fields(shape), 2, "A")
     for _ in range(num_layers):
         field = diagonal_bilstm_layer(field, shape[2])
-    assert field == complete_but_one(shape, reach_first=2)
-    assert measured(small_diagonal(shape[0], num_layers=num_layers), shape) == field
+    assert field == all_but_one(shape, reach_first=2)
+    assert measured_fields(small_diagonal(shape[0], num_layers=num_layers), shape) == field
 
 
-def test_a_first_kernel_as_wide_as_the_image_leaves_nothing_out() -> None:
+def test_with_a_first_kernel_as_wide_as_the_image_it_depends_on_all_earlier_sub_pixels() -> None:
     shape = (3, 4, 5)
-    assert measured(small_diagonal(3, num_layers=1, first_kernel_size=9), shape) == earlier(shape)
+    assert measured_fields(small_diagonal(3, num_layers=1, first_kernel_size=9), shape) == earlier(shape)
 
 
 @both
-def test_mask_a_twice_would_be_noticed(small: Small) -> None:
+def test_applying_mask_a_twice_is_detected(small: Small) -> None:
     network, shape = small(3), (3, 3, 4)
-    right = measured(network, shape)
+    right = measured_fields(network, shape)
     network.head[1].mask[..., 0, 0] = colour_mask(colours(24, 3), colours(24, 3), "A").double()  # type: ignore[operator]
-    assert measured(network, shape) != right
+    assert measured_fields(network, shape) != right
 
 
-def test_skewing_moves_row_i_by_i_columns_and_unskewing_moves_it_back() -> None:
+def test_skew_shifts_row_i_by_i_columns_and_unskew_undoes_it() -> None:
     x = torch.tensor([[1, 2], [3, 4], [5, 6]])[None, None]
     assert skew(x)[0, 0].tolist() == [[1, 2, 0, 0], [0, 3, 4, 0], [0, 0, 5, 6]]
     assert torch.equal(unskew(skew(x)), x)
 
 
-def test_a_row_lstm_is_the_recursion_pixel_by_pixel() -> None:
+def test_a_row_lstm_equals_the_recurrence_pixel_by_pixel() -> None:
     torch.manual_seed(0)
     layer = RowLSTM(inputs=3, hidden=2, data_channels=1, kernel_size=3).double()
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
@@ -152,7 +154,7 @@ def test_a_row_lstm_is_the_recursion_pixel_by_pixel() -> None:
     torch.testing.assert_close(layer(x), h[:, :, 1:, 1:-1], rtol=0, atol=1e-12)
 
 
-def test_a_diagonal_lstm_is_the_recursion_pixel_by_pixel() -> None:
+def test_a_diagonal_lstm_equals_the_recurrence_pixel_by_pixel() -> None:
     torch.manual_seed(0)
     layer = DiagonalLSTM(inputs=3, hidden=2, data_channels=1).double()
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
@@ -166,7 +168,7 @@ def test_a_diagonal_lstm_is_the_recursion_pixel_by_pixel() -> None:
     torch.testing.assert_close(layer(x), h[:, :, 1:, 1:], rtol=0, atol=1e-12)
 
 
-def test_an_lstm_step_is_that_of_torch() -> None:
+def test_an_lstm_step_equals_that_of_torch() -> None:
     cell = nn.LSTMCell(3, 2).double()
     x, c = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
     i, f, g, o = gates_of(cell, x).chunk(4, dim=1)
@@ -175,12 +177,12 @@ def test_an_lstm_step_is_that_of_torch() -> None:
 
 
 def gates_of(cell: nn.LSTMCell, x: Tensor) -> Tensor:
-    """Pre-activations of torch's cell in its own order, its state being zero."""
+    """Pre-activations of torch's cell in torch's order, for a zero state."""
     return x @ cell.weight_ih.T + cell.bias_ih + cell.bias_hh
 
 
 @both
-def test_a_layer_adds_to_its_input(small: Small) -> None:
+def test_layers_have_residual_connections(small: Small) -> None:
     network, x = small(3), noise((3, 5, 4), 2)
     for layer in network.layers:
         nn.init.zeros_(layer.up.weight)  # type: ignore[union-attr,arg-type]
@@ -189,7 +191,7 @@ def test_a_layer_adds_to_its_input(small: Small) -> None:
 
 
 @both
-def test_an_image_does_not_see_the_others_of_its_batch(small: Small) -> None:
+def test_outputs_of_an_image_do_not_depend_on_its_batch(small: Small) -> None:
     network, x = small(3).train(), noise((3, 5, 4), 4)
     torch.testing.assert_close(network(x)[:1], network(x[:1]), rtol=0, atol=1e-12)
 
@@ -213,13 +215,13 @@ def counted(layer: int) -> int:
     return first + 2 * (layer + up) + head
 
 
-def test_parameters_of_a_row_lstm_are_those_counted_by_hand() -> None:
+def test_the_number_of_parameters_of_a_row_lstm_is_that_counted_by_hand() -> None:
     # 24 -> 4 * 12: a pixel to the left and a centre tap of (1 + 2 + 3) / 9; 12 -> 4 * 12: three taps, no bias
     layer = (24 * 48 + 24 * 48 * 6 // 9 + 48) + 12 * 48 * 3
     assert num_parameters(small_row(3)) == counted(layer)
 
 
-def test_parameters_of_a_diagonal_bilstm_are_those_counted_by_hand() -> None:
+def test_the_number_of_parameters_of_a_diagonal_bilstm_is_that_counted_by_hand() -> None:
     direction = (24 * 48 * 6 // 9 + 48) + 12 * 48 * 2
     assert num_parameters(small_diagonal(3)) == counted(2 * direction)
 
@@ -227,7 +229,7 @@ def test_parameters_of_a_diagonal_bilstm_are_those_counted_by_hand() -> None:
 @both
 def test_probabilities_sum_to_one(small: Small) -> None:
     x = noise((3, 5, 4), 2)
-    pmf = Categorical(4).log_pmf(small(3)(x), x).exp()
+    pmf = log_pmf(Categorical(4), small(3)(x), x).exp()
     torch.testing.assert_close(pmf.sum(1), torch.ones(2, 3, 5, 4).double(), rtol=0, atol=1e-12)
 
 
@@ -240,25 +242,25 @@ def test_the_probabilities_of_all_images_sum_to_one(small: Small) -> None:
 
 
 @both
-def test_a_few_images_are_learnt_by_heart(small: Small) -> None:
+def test_a_few_images_can_be_overfitted(small: Small) -> None:
     network = small(1, hidden_channels=24, head_channels=24).float().train()
-    assert 0 <= excess(network, noise((1, 6, 6), 8), steps=200) < 0.01
+    assert 0 <= excess_bits(network, noise((1, 6, 6), 8), steps=200) < 0.01
 
 
 @both
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (1, 7, 1), (1, 3, 11)])
-def test_any_image_size_will_do(small: Small, shape: Shape) -> None:
+def test_images_of_any_size_are_accepted(small: Small, shape: Shape) -> None:
     assert small(1)(noise(shape, 2)).shape == (2, 4, *shape)
 
 
 @both
-def test_a_condition_is_refused(small: Small) -> None:
+def test_a_condition_is_rejected(small: Small) -> None:
     with pytest.raises(ValueError, match="unconditional"):
         small(1)(noise((1, 2, 2), 1), torch.tensor([0]))
 
 
 @both
 @pytest.mark.parametrize("key", ["hidden_channels", "head_channels"])
-def test_sizes_that_do_not_divide_into_colours_are_refused(small: Small, key: str) -> None:
+def test_sizes_that_are_not_multiples_of_the_data_channels_are_rejected(small: Small, key: str) -> None:
     with pytest.raises(ValueError, match=f"{key}: 10 is not a multiple of the data's 3 channels"):
         small(3, **{key: 10})

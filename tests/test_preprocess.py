@@ -1,4 +1,4 @@
-"""Archives become splits: all images, each in one split, the same bytes again, and an honest card."""
+"""Preprocessing puts every image into one split, deterministically, and the card describes the result."""
 
 import collections
 import dataclasses
@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pixelcnn import config
-from pixelcnn.data.dataset import Card, fingerprint, image_hash, read_card, read_split
+from pixelcnn.data import preprocess as preprocessing
+from pixelcnn.data.config import Dataset
+from pixelcnn.data.dataset import DatasetInfo, fingerprint, image_hash, read_info, read_split
 from pixelcnn.data.sources import Source
 from pixelcnn.stages import preprocess as stage
 from tests import publishers
 from tests.conftest import DEMO
 from tests.publishers import IMAGES, LABELS, noise, tiny, write_tar
 
-OLD = "imagenet32-vdo2016"
+OLD = "imagenet32_vdo2016"
 
 
-def settings(source: str = OLD, fraction: float = 0.3, seed: int = 0, verify: str = "any") -> config.Dataset:
-    return config.Dataset.model_validate(
+def settings(source: str = OLD, fraction: float = 0.3, seed: int = 0, verify: str = "any") -> Dataset:
+    return Dataset.model_validate(
         {
             "download": {"source": source, "origin": "somewhere", "verify": verify},
             "preprocess": {"validation_fraction": fraction, "seed": seed, "images_per_shard": 16},
@@ -32,7 +33,7 @@ def settings(source: str = OLD, fraction: float = 0.3, seed: int = 0, verify: st
 
 
 def archives(folder: Path, name: str = OLD, kind: str = "pickle", verified: str = "any") -> Path:
-    """A folder as the stage download leaves it."""
+    """A folder as the stage download writes it."""
     publishers.publish(name, folder, kind)
     manifest(folder, verified)
     return folder
@@ -44,9 +45,9 @@ def manifest(folder: Path, verified: str = "any") -> None:
     (folder / "manifest.json").write_text(json.dumps(entries))
 
 
-def prepare(raw: Path, out: Path, source: Source | None = None, workers: int = 1, **changed: Any) -> Card:
+def prepare(raw: Path, out: Path, source: Source | None = None, workers: int = 1, **changed: Any) -> DatasetInfo:
     chosen = settings(**changed)
-    return stage.preprocess("mine", source or tiny(chosen.download.source), chosen, raw, out, workers)
+    return preprocessing.preprocess("mine", source or tiny(chosen.download.source), chosen, raw, out, workers)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -59,9 +60,9 @@ def pixels(folder: Path, split: Any) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("cifar10", "pickle"), (OLD, "png"), ("imagenet32-box2017", "pickle"), ("imagenet32-box2017", "npz")],
+    [("cifar10", "pickle"), (OLD, "png"), ("imagenet32_box2017", "pickle"), ("imagenet32_box2017", "npz")],
 )
-def test_every_image_of_every_layout_is_in_one_split(name: str, kind: str, tmp_path: Path) -> None:
+def test_every_image_of_every_format_is_in_exactly_one_split(name: str, kind: str, tmp_path: Path) -> None:
     card = prepare(archives(tmp_path / "raw", name, kind), tmp_path / "out", source=tiny(name), verify="publisher")
     expected = {image.tobytes(): label for image, label in zip(IMAGES["train"], LABELS["train"], strict=True)}
     found: dict[bytes, int] = {}
@@ -79,7 +80,7 @@ def test_every_image_of_every_layout_is_in_one_split(name: str, kind: str, tmp_p
 
 def test_the_card_describes_what_was_written(tmp_path: Path) -> None:
     card = prepare(archives(tmp_path / "raw", "cifar10"), tmp_path / "out", source=tiny("cifar10"))
-    assert read_card(tmp_path / "out") == card
+    assert read_info(tmp_path / "out") == card
     assert (card.dataset, card.shape, card.levels, card.classes[3]) == ("mine", (3, 4, 4), 256, "cat")
     for split in ("train", "validation", "test"):
         hashes = [image_hash(image) for image in pixels(tmp_path / "out", split)]
@@ -91,17 +92,21 @@ def test_the_card_describes_what_was_written(tmp_path: Path) -> None:
 
 def test_the_same_archives_give_the_same_bytes(tmp_path: Path) -> None:
     raw = archives(tmp_path / "raw")
-    for out in ("a", "b", "b"):  # the second time over itself
+    for out in ("a", "b"):
         prepare(raw, tmp_path / out)
+    (tmp_path / "b" / ".train-00000.parquet.1.part").write_bytes(b"of a killed process")
+    prepare(raw, tmp_path / "b")  # replaces what is there
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_the_number_of_processes_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "BATCH", 3)
-    monkeypatch.setattr(stage, "IN_PROCESS", 1)
+def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocessing, "BATCH", 3)
+    monkeypatch.setattr(preprocessing, "IN_PROCESS", 1)
     started = []
-    original = stage.ProcessPoolExecutor
-    monkeypatch.setattr(stage, "ProcessPoolExecutor", lambda *given: started.append(given[0]) or original(*given))
+    original = preprocessing.ProcessPoolExecutor
+    monkeypatch.setattr(
+        preprocessing, "ProcessPoolExecutor", lambda *given: started.append(given[0]) or original(*given)
+    )
     raw = archives(tmp_path / "raw")
     for workers in (1, 2):
         prepare(raw, tmp_path / str(workers), workers=workers)
@@ -109,12 +114,12 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path, monkeypatch: py
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-def test_a_few_images_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(stage, "ProcessPoolExecutor")
+def test_few_images_start_no_worker_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(preprocessing, "ProcessPoolExecutor")
     prepare(archives(tmp_path / "raw"), tmp_path / "out", workers=8)
 
 
-def test_duplicates_never_straddle_train_and_validation(tmp_path: Path) -> None:
+def test_duplicates_are_never_split_between_train_and_validation(tmp_path: Path) -> None:
     raw = archives(tmp_path / "raw")
     write_tar(raw / "train_32x32.tar", publishers.pngs(np.concatenate([noise(60, 2)] * 3)))
     manifest(raw)
@@ -124,18 +129,18 @@ def test_duplicates_never_straddle_train_and_validation(tmp_path: Path) -> None:
     assert not set(counts[0]) & set(counts[1])
 
 
-def test_the_cut_depends_on_seed_and_image_alone() -> None:
+def test_holding_out_depends_on_seed_and_image_alone() -> None:
     images = [image.tobytes() for image in noise(4000, 3)]
-    held_out = [stage.is_held_out(image, 0, 0.3) for image in images]
+    held_out = [preprocessing.is_held_out(image, 0, 0.3) for image in images]
     assert 0.27 < np.mean(held_out) < 0.33
-    assert held_out == [stage.is_held_out(image, 0, 0.3) for image in images]
-    assert held_out != [stage.is_held_out(image, -1, 0.3) for image in images]
-    assert not any(stage.is_held_out(image, 0, 0.0) for image in images)
-    larger = [stage.is_held_out(image, 0, 0.5) for image in images]
+    assert held_out == [preprocessing.is_held_out(image, 0, 0.3) for image in images]
+    assert held_out != [preprocessing.is_held_out(image, -1, 0.3) for image in images]
+    assert not any(preprocessing.is_held_out(image, 0, 0.0) for image in images)
+    larger = [preprocessing.is_held_out(image, 0, 0.5) for image in images]
     assert all(more or not less for less, more in zip(held_out, larger, strict=True))
 
 
-def test_without_a_validation_fraction_all_is_for_training(tmp_path: Path) -> None:
+def test_with_validation_fraction_zero_all_images_are_for_training(tmp_path: Path) -> None:
     card = prepare(archives(tmp_path / "raw"), tmp_path / "out", fraction=0.0)
     assert (card.splits["train"].num_images, card.splits["validation"].num_images) == (40, 0)
     assert pixels(tmp_path / "out", "validation") == []
@@ -164,14 +169,14 @@ def test_a_data_set_is_comparable_only_if_its_images_are_the_published_ones(
     assert reason in card.comparable_reason
 
 
-def test_a_sample_is_refused_unless_asked_for(tmp_path: Path) -> None:
+def test_a_subset_is_refused_unless_verify_is_any(tmp_path: Path) -> None:
     source = dataclasses.replace(tiny(OLD), num_images={"train": 40, "test": 49_999})
     with pytest.raises(ValueError, match=r"the test archives hold 10 images, the publisher's 49,999; `verify: any`"):
         prepare(archives(tmp_path / "raw"), tmp_path / "out", source=source, verify="publisher")
     assert not (tmp_path / "out" / "card.json").exists()
 
 
-def test_a_run_that_fails_leaves_no_card(tmp_path: Path) -> None:
+def test_a_failed_run_leaves_no_card(tmp_path: Path) -> None:
     raw = archives(tmp_path / "raw")
     prepare(raw, tmp_path / "out")
     write_tar(raw / "valid_32x32.tar", {**publishers.pngs(IMAGES["test"]), "z.png": b"not a picture"})
@@ -181,9 +186,9 @@ def test_a_run_that_fails_leaves_no_card(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "card.json").exists()
 
 
-def test_a_picture_that_a_process_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "BATCH", 3)
-    monkeypatch.setattr(stage, "IN_PROCESS", 1)
+def test_an_image_that_a_worker_process_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocessing, "BATCH", 3)
+    monkeypatch.setattr(preprocessing, "IN_PROCESS", 1)
     raw = archives(tmp_path / "raw")
     write_tar(raw / "train_32x32.tar", {**publishers.pngs(IMAGES["train"]), "z.png": b"not a picture"})
     manifest(raw)
@@ -219,19 +224,19 @@ def _lose(raw: Path) -> None:
     ("spoil", "message"),
     [
         (_forget, r"manifest\.json: no such file; the stage download makes it"),
-        (_damage, r"manifest\.json: is damaged: .*; run the stage download again"),
+        (_damage, r"manifest\.json: not JSON: .*; run the stage download again"),
         (_shorten, r"valid_32x32\.tar: 5 bytes, .*manifest\.json says \d+; run the stage download again"),
         (_lose, r"valid_32x32\.tar: no bytes, .*manifest\.json says"),
     ],
 )
-def test_a_download_that_is_not_whole_is_refused(spoil: Any, message: str, tmp_path: Path) -> None:
+def test_an_incomplete_download_is_refused(spoil: Any, message: str, tmp_path: Path) -> None:
     raw = archives(tmp_path / "raw")
     spoil(raw)
     with pytest.raises(ValueError, match=message):
         prepare(raw, tmp_path / "out")
 
 
-def test_the_stage_prepares_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stage_preprocesses_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(DEMO, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     Path("raw").mkdir()
@@ -241,15 +246,13 @@ def test_the_stage_prepares_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     stage.main()
     assert Path("reports/digits.json").read_bytes() == Path("out/card.json").read_bytes()
-    card = read_card(Path("out"))
+    card = read_info(Path("out"))
     assert card.comparable
     assert (card.levels, card.shape, card.splits["test"].num_images) == (17, (1, 8, 8), 500)
     assert read_split(Path("out"), "train").images.max() == 16
 
 
-def test_the_stage_refuses_a_data_set_that_params_does_not_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stage_refuses_a_name_that_is_not_in_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(DEMO, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["preprocess", "no", "--archives", "raw", "--out", "out", "--report", "r.json"])

@@ -1,10 +1,11 @@
-"""The models that come with pixelcnn: whole, in order, and as good on an archive as they claim."""
+"""The models that come with pixelcnn: complete, causal, calibrated, and their archives as large as their NLL."""
 
 import json
 import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,55 +13,72 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 import pixelcnn
-from pixelcnn import checkpoint, config, pretrained
+from pixelcnn import checkpoint, config, params, pretrained
 from pixelcnn.cli import main
-from pixelcnn.generation import compression as coding
-from pixelcnn.generation import grids as pictures
+from pixelcnn.data import image_files
+from pixelcnn.generation import compression
 from pixelcnn.generation.sampling import begin, in_float64, sample, walk
-from pixelcnn.likelihoods.categorical import bits_per_dim
+from pixelcnn.likelihoods.base import bits_per_dim
+from pixelcnn.migrations import FORMAT, to_2
 from pixelcnn.model import Model
-from pixelcnn.tracking import model_package as candidate
+from pixelcnn.tracking import model_package
 
 FOLDERS = pretrained.folders()
 MODELS = pytest.mark.parametrize("name", FOLDERS)
 
 
-def test_there_is_one_of_cifar10() -> None:
+def test_a_model_of_cifar10_comes_with_the_package() -> None:
     assert "cifar10" in FOLDERS
 
 
+def packed_run(name: str) -> dict[str, Any]:
+    """What run.json holds."""
+    content: dict[str, Any] = json.loads((FOLDERS[name] / "run.json").read_text())
+    return content
+
+
 @MODELS
-def test_each_is_whole_and_small_enough_to_come_along(name: str) -> None:
-    packed = candidate.unpack(FOLDERS[name])
+def test_each_folder_is_complete_and_below_16_mebibytes(name: str) -> None:
+    packed = model_package.unpack(FOLDERS[name])
     assert {path.name for path in FOLDERS[name].iterdir()} == {
         "model.safetensors", "config.json", "run.json", "README.md", packed.nll.name, packed.samples.name,
         f"{packed.run}.csv",
     }  # fmt: skip
     assert sum(path.stat().st_size for path in FOLDERS[name].iterdir()) < 16 * 2**20
-    assert f"| test | {packed.scores['test']['bits_per_dim']:.4f} |" in packed.card
-    run = config.check(config.Run, json.loads((FOLDERS[name] / "run.json").read_text())["params"]["run"], "run.json")
-    assert checkpoint.load(FOLDERS[name]).config == run.model
+    assert f"| test | {packed.scores.test.bits_per_dim:.4f} |" in packed.card
+    run = config.check(params.Run, to_2(packed_run(name)["params"]["run"]), "run.json")
+    loaded = checkpoint.load(FOLDERS[name])
+    assert (loaded.config, loaded.likelihood_config) == (run.model, run.likelihood)
+
+
+def test_the_folder_of_cifar10_is_of_the_first_format_and_is_migrated() -> None:
+    content = json.loads((FOLDERS["cifar10"] / "config.json").read_text())
+    assert "format" not in content
+    described = checkpoint.read_config(FOLDERS["cifar10"])
+    assert described.format == FORMAT
+    assert (described.model.name, described.likelihood.name) == ("pixelcnnpp", "logistic_mixture")
+    assert described.weights_sha256 == content["weights_sha256"]
 
 
 @MODELS
-def test_a_name_is_enough_and_needs_no_mlflow(name: str) -> None:
+def test_loading_by_name_imports_no_mlflow(name: str) -> None:
     script = f"import sys, pixelcnn; pixelcnn.load({name!r}); sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def image_of(model: Model) -> Tensor:
-    """An image that the model draws, since on noise its gates might be shut."""
+    """A sample of the model: on noise the gates of a trained network may be saturated, and gradients zero."""
     return sample(model, 1, torch.Generator().manual_seed(0))
 
 
 @MODELS
-def test_trained_weights_see_all_that_precedes_nearby_and_nothing_that_follows(name: str) -> None:
-    model = in_float64(pixelcnn.load(name))
+def test_trained_outputs_depend_on_all_pixels_shortly_before_and_on_none_from_their_own_on(name: str) -> None:
+    model = in_float64(pixelcnn.load(name).inner)
     image = image_of(model).double()
     _, _, height, width = image.shape
     for i, j in ((0, 0), (0, 5), (7, 0), (height // 2, width // 2 + 1), (height - 1, width - 1)):
         x = image.clone().requires_grad_()
-        outputs = model.network(x)[:, :, i, j]
+        outputs = model.network(x)[..., i, j]
         outputs.sum().backward()
         assert x.grad is not None
         seen = (x.grad[0] != 0).any(0).flatten()
@@ -72,14 +90,14 @@ def test_trained_weights_see_all_that_precedes_nearby_and_nothing_that_follows(n
 
 
 @MODELS
-def test_it_is_the_suite_s_run(name: str) -> None:
-    run = json.loads((FOLDERS[name] / "run.json").read_text())
+def test_its_params_are_those_of_the_suite(name: str) -> None:
+    run = packed_run(name)
     suite = YAML(typ="safe").load(files("pixelcnn") / "suites" / f"{run['run']}.yaml")
-    assert run["params"]["run"] == suite["runs"][run["run"]]
+    assert to_2(run["params"]["run"]) == suite["runs"][run["run"]]
     assert run["params"]["preprocess"] == suite["datasets"][suite["runs"][run["run"]]["dataset"]]["preprocess"]
 
 
-def test_the_verbs_take_its_name(
+def test_the_verbs_accept_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -90,15 +108,15 @@ def test_the_verbs_take_its_name(
     assert "bits/dim" in capsys.readouterr().out
     drawn, restored = (sorted(Path(folder).glob("*.png")) for folder in ("drawn", "restored"))
     assert [path.name for path in drawn] == [path.name for path in restored]
-    assert [pictures.read(path, 3, 256).tolist() for path in drawn] == [
-        pictures.read(path, 3, 256).tolist() for path in restored
+    assert [image_files.read(path, 3, 256).tolist() for path in drawn] == [
+        image_files.read(path, 3, 256).tolist() for path in restored
     ]
 
 
 @MODELS
-def test_its_samples_surprise_it_as_much_as_it_expects(name: str) -> None:
-    """E[-log p(x_i | x_<i)] = E[H(x_i | x_<i)] where x is drawn from p; drawn from anything else, they part."""
-    model = pixelcnn.load(name)
+def test_the_nll_of_its_samples_is_its_entropy(name: str) -> None:
+    """E[-log p(x_i | x_<i)] = E[H(x_i | x_<i)] where x is drawn from p, and not where it is drawn otherwise."""
+    model = pixelcnn.load(name).inner
     images = sample(model, 16, torch.Generator().manual_seed(5))
     surplus = []
 
@@ -112,19 +130,19 @@ def test_its_samples_surprise_it_as_much_as_it_expects(name: str) -> None:
     with torch.inference_mode():
         for _ in walk(begin(model, len(images)), choose):
             pass
-    # Each is of mean 0 given those before, so their sum's variance is the sum of their squares.
+    # A martingale: each has mean 0 given those before, so the variance of their sum is about the sum of their squares
     total = torch.stack(surplus)
     assert total.sum().abs() < 4 * total.square().sum().sqrt()
 
 
 @MODELS
 def test_an_archive_is_as_large_as_the_nll_and_decodes(name: str) -> None:
-    model = pixelcnn.load(name)
+    model = pixelcnn.load(name).inner
     images = sample(model, 4, torch.Generator().manual_seed(1))
-    archive = coding.compress(model, {str(n): image for n, image in enumerate(images)}, batch_size=4)
-    restored = coding.decompress(model, archive)
+    archive = compression.compress(model, {str(n): image for n, image in enumerate(images)}, batch_size=4)
+    restored = compression.decompress(model, archive)
     assert all(torch.equal(restored[str(n)], image) for n, image in enumerate(images))
-    _, payload = coding.unpack(archive)
+    _, payload = compression.unpack(archive)
     with torch.inference_mode():
         nll = bits_per_dim(model.nll(images).mean(), model.dims)
     assert 8 * len(payload) / images.numel() == pytest.approx(float(nll), rel=0.002)

@@ -1,4 +1,4 @@
-"""The archives of CIFAR-10 and ImageNet that lie in the folder PIXELCNN_ARCHIVES, or samples of them, as a user's."""
+"""Download and preprocess the real archives of CIFAR-10 and ImageNet, or samples of them, in PIXELCNN_ARCHIVES."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelcnn import checkpoint, config, pretrained
-from pixelcnn.data.dataset import Card, join_fingerprints, read_split
-from pixelcnn.data.sources import SOURCES
+from pixelcnn import checkpoint, pretrained
+from pixelcnn.data import sources
+from pixelcnn.data.config import Dataset
+from pixelcnn.data.dataset import DatasetInfo, join_fingerprints, read_split
+from pixelcnn.data.download import download
+from pixelcnn.data.preprocess import preprocess
 from pixelcnn.evaluation.nll import nll, score
-from pixelcnn.stages.download import download
-from pixelcnn.stages.preprocess import preprocess
 from pixelcnn.tracking import model_package as candidate
 
 ARCHIVES = os.environ.get("PIXELCNN_ARCHIVES", "")
@@ -23,9 +24,9 @@ pytestmark = [
 ]
 
 
-def prepare(name: str, folder: Path) -> Card:
+def prepare(name: str, folder: Path) -> DatasetInfo:
     """Both stages, as dvc.yaml runs them."""
-    settings = config.Dataset.model_validate(
+    settings = Dataset.model_validate(
         {
             "download": {"source": name, "origin": ARCHIVES, "verify": "any"},
             "preprocess": {"validation_fraction": 0.1, "seed": 0, "images_per_shard": 10000},
@@ -37,12 +38,12 @@ def prepare(name: str, folder: Path) -> Card:
         if "looked for" in str(error):
             pytest.skip(str(error))
         raise
-    return preprocess(name, SOURCES[name], settings, folder / "raw", folder / "prepared", workers=2)
+    return preprocess(name, sources.load(name), settings, folder / "raw", folder / "prepared", workers=2)
 
 
-def test_cifar10_is_recognised_whatever_its_order(tmp_path: Path) -> None:
+def test_cifar10_has_the_published_fingerprint(tmp_path: Path) -> None:
     card = prepare("cifar10", tmp_path)
-    known, splits = SOURCES["cifar10"].fingerprints, card.splits
+    known, splits = sources.load("cifar10").fingerprints, card.splits
     assert card.comparable
     assert splits["test"].num_images == 10_000
     assert splits["test"].fingerprint == known["test"]
@@ -59,9 +60,9 @@ def test_cifar10_is_recognised_whatever_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("release", ["vdo2016", "box2017"])
 def test_imagenet_is_comparable_only_if_complete(release: str, size: int, tmp_path: Path) -> None:
-    name = f"imagenet{size}-{release}"
+    name = f"imagenet{size}_{release}"
     card = prepare(name, tmp_path)
-    published = SOURCES[name].num_images["test"]
+    published = sources.load(name).num_images["test"]
     test = read_split(tmp_path / "prepared", "test")
     assert test.images.shape == (card.splits["test"].num_images, 3, size, size)
     assert (test.labels is None) == (release == "vdo2016")
@@ -73,9 +74,9 @@ def test_imagenet_is_comparable_only_if_complete(release: str, size: int, tmp_pa
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_both_releases_of_the_sample_hold_the_same_images(size: int, tmp_path: Path) -> None:
-    """The two layouts are read by different code; on a sample that comes in both they must agree."""
-    cards = [prepare(f"imagenet{size}-{release}", tmp_path / release) for release in ("vdo2016", "box2017")]
-    if cards[0].splits["test"].num_images == SOURCES[f"imagenet{size}-vdo2016"].num_images["test"]:
+    """The two formats are read by different code; on a sample in both formats they must agree."""
+    cards = [prepare(f"imagenet{size}_{release}", tmp_path / release) for release in ("vdo2016", "box2017")]
+    if cards[0].splits["test"].num_images == sources.load(f"imagenet{size}_vdo2016").num_images["test"]:
         pytest.skip("these are the complete releases, whose images differ")
     assert cards[0].splits["test"].fingerprint == cards[1].splits["test"].fingerprint
     assert cards[0].splits["validation"].fingerprint == cards[1].splits["validation"].fingerprint
@@ -83,7 +84,7 @@ def test_both_releases_of_the_sample_hold_the_same_images(size: int, tmp_path: P
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", pretrained.folders())
-def test_a_model_that_comes_along_scores_what_its_card_says_on_all_test_images(name: str, tmp_path: Path) -> None:
+def test_a_bundled_model_reproduces_its_reported_score_on_all_test_images(name: str, tmp_path: Path) -> None:
     model, claimed = checkpoint.load(pretrained.folders()[name]), candidate.unpack(pretrained.folders()[name])
     card = prepare(model.data.dataset, tmp_path)
     assert card.splits["test"].fingerprint == model.data.fingerprints["test"]

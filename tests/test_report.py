@@ -1,4 +1,4 @@
-"""The stage `report`: files per data set and one page that needs nothing else."""
+"""The report: the files of each data set, and one self-contained page."""
 
 import base64
 import io
@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pixelcnn.stages import report
+from pixelcnn.reporting.page import PALETTE, write
 from tests import report_files
 from tests.report_files import CIFAR, DIGITS, GATED, LABELLED, SAMPLE, SMALL
 
 
 class Page(HTMLParser):
-    """The elements of a page, and its text."""
+    """The elements and the text of an HTML page."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -32,7 +32,7 @@ class Page(HTMLParser):
         self.text += data
 
     def values(self, *keys: str) -> list[str]:
-        """The values of these attributes on anything but a link that a reader may follow."""
+        """The values of these attributes on all elements but links."""
         return [a[key] for tag, a in self.elements if tag != "a" for key in keys if key in a]
 
 
@@ -44,7 +44,7 @@ def reports(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def out(reports: Path) -> Path:
-    report.write(reports, report_files.params(), reports / "report")
+    write(reports, report_files.params(), reports / "report")
     return reports / "report"
 
 
@@ -53,19 +53,19 @@ def page(out: Path) -> Page:
     return Page((out / "index.html").read_text())
 
 
-def test_each_data_set_has_its_tables_and_its_curves_where_it_has_runs(out: Path) -> None:
+def test_each_data_set_has_tables_and_where_it_has_runs_curves(out: Path) -> None:
     tables = {f"nll-{name}.{ending}" for name in (CIFAR, SAMPLE, DIGITS) for ending in ("md", "csv")}
     curves = {f"curves-{CIFAR}.png", f"curves-{SAMPLE}.png"}
     assert {path.name for path in out.iterdir()} == tables | curves | {"index.html"}
 
 
-def test_the_csv_holds_the_numbers(out: Path) -> None:
+def test_the_csv_holds_unrounded_numbers(out: Path) -> None:
     table = pd.read_csv(out / f"nll-{CIFAR}.csv").set_index("model")
     assert table.loc["Gated, plain", "test"] == 3.0349
     assert table.loc["Gated PixelCNN", "test"] == 3.03
 
 
-def test_the_page_loads_nothing_from_elsewhere(out: Path, page: Page) -> None:
+def test_the_page_loads_no_external_resource(out: Path, page: Page) -> None:
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
     sources = page.values("src", "srcset", "href", "data", "poster")
     assert sources
@@ -73,24 +73,24 @@ def test_the_page_loads_nothing_from_elsewhere(out: Path, page: Page) -> None:
     assert not re.search(r"url\(|@import", (out / "index.html").read_text())
 
 
-def test_every_picture_of_the_page_is_whole(page: Page) -> None:
+def test_every_picture_of_the_page_is_a_valid_image(page: Page) -> None:
     sources = page.values("src", "srcset")
     assert len(sources) == 3 + 2 * 2  # a sample grid per run; curves on light and on dark
     for source in sources:
         Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
 
 
-def test_samples_are_shown_as_pixels(out: Path) -> None:
+def test_samples_are_scaled_without_smoothing(out: Path) -> None:
     assert re.search(r"\.samples img \{[^}]*image-rendering: pixelated", (out / "index.html").read_text())
 
 
-def test_our_rows_are_marked_and_no_other(page: Page) -> None:
+def test_only_our_rows_are_highlighted(page: Page) -> None:
     rows = [attributes.get("class") for tag, attributes in page.elements if tag == "tr"]
     assert rows.count("ours") == 9  # three runs and two baselines on three data sets
     assert len(rows) > 9 + 3
 
 
-def test_the_page_tells_facts_commands_and_why_nothing_is_published_beside(page: Page) -> None:
+def test_the_page_has_facts_commands_and_the_reason_for_missing_published_rows(page: Page) -> None:
     words = " ".join(page.text.split())
     for name in (GATED, LABELLED, SMALL):
         assert f"dvc repro evaluate@{name}" in words
@@ -102,20 +102,20 @@ def test_the_page_tells_facts_commands_and_why_nothing_is_published_beside(page:
     assert "removed-long-ago" not in words
 
 
-def test_what_others_wrote_is_text_on_the_page(page: Page) -> None:
+def test_titles_are_escaped_on_the_page(page: Page) -> None:
     assert "ImageNet <64>" in page.text
 
 
-def test_the_curves_show_each_run_in_a_colour_of_its_own(out: Path) -> None:
+def test_each_run_has_its_own_colour_in_the_curves(out: Path) -> None:
     pixels = np.asarray(Image.open(out / f"curves-{CIFAR}.png").convert("RGBA")).reshape(-1, 4)
     opaque = {tuple(pixel) for pixel in np.unique(pixels[pixels[:, 3] == 255][:, :3], axis=0)}
-    wanted = [tuple(bytes.fromhex(colour[1:])) for colour in report.PALETTE]
+    wanted = [tuple(bytes.fromhex(colour[1:])) for colour in PALETTE]
     assert set(wanted[:2]) <= opaque
     assert not set(wanted[2:]) & opaque
 
 
-def test_the_same_reports_make_the_same_bytes(reports: Path, out: Path) -> None:
-    report.write(reports, report_files.params(), reports / "again")
+def test_the_same_reports_give_the_same_bytes(reports: Path, out: Path) -> None:
+    write(reports, report_files.params(), reports / "again")
     for path in out.iterdir():
         assert path.read_bytes() == (reports / "again" / path.name).read_bytes(), path.name
 
@@ -126,4 +126,4 @@ def test_the_same_reports_make_the_same_bytes(reports: Path, out: Path) -> None:
 def test_a_missing_picture_or_curve_is_named_with_the_stage_that_makes_it(reports: Path, file: str, stage: str) -> None:
     (reports / file).unlink()
     with pytest.raises(ValueError, match=f"{file}: no such file; run `dvc repro {stage}`"):
-        report.write(reports, report_files.params(), reports / "report")
+        write(reports, report_files.params(), reports / "report")

@@ -1,46 +1,49 @@
-"""The incremental sampler is the full one, only cheaper."""
+"""The incremental sampler draws exactly what the full one draws; completion keeps the known pixels."""
 
 import pytest
 import torch
 
-from pixelcnn.generation.sampling import (
-    FullStepper,
-    complete,
-    in_float64,
-    is_prefix,
-    sample,
-    sample_full,
-    uniforms,
-    walk,
-)
+from pixelcnn.generation.completion import complete, is_prefix
+from pixelcnn.generation.sampling import in_float64, sample, sample_full, uniforms, walk
+from pixelcnn.model import Model
+from pixelcnn.nn.interfaces import FullStepper, Stepper
 from tests.conftest import Build, images, labels
 from tests.test_architectures import model_of
+
+
+def full_stepper(model: Model, num: int, cond: torch.Tensor | None = None) -> FullStepper:
+    return FullStepper(model.network, num, *model.shape[1:], cond)
+
+
+@torch.no_grad()
+def stepped(stepper: Stepper, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The outputs (B, K, C, H, W) of a stepper that is fed the images x (B, C, H, W); `like` has their K and dtype."""
+    found = like.new_zeros(len(x), like.shape[1], *x.shape[1:])
+
+    def follow(i: int, j: int, c: int, outputs: torch.Tensor) -> torch.Tensor:
+        found[:, :, c, i, j] = outputs
+        return x[:, c, i, j]
+
+    list(walk(stepper, follow))
+    return found
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("condition", ["none", "label"])
 @pytest.mark.parametrize("kernels", [(3, 5), (5, 3), (1, 7)])
-def test_incremental_logits_are_the_full_ones(
+def test_incremental_logits_equal_those_of_a_forward_pass(
     small_model: Build, channels: int, condition: str, kernels: tuple[int, int]
 ) -> None:
     model = small_model(channels, condition, kernel_size=kernels[0], first_kernel_size=kernels[1], num_layers=3)
     x, cond = images(model, 2), labels(model, 2)
-    full = model.network(x, cond)
-    stepped = torch.zeros_like(full)
-    _, height, width = model.shape
-
-    def follow(i: int, j: int, c: int, outputs: torch.Tensor) -> torch.Tensor:
-        stepped[:, :, c, i, j] = outputs[:, :, c]
-        return x[:, c, i, j]
-
-    with torch.no_grad():
-        list(walk(model.network.stepper(2, height, width, cond), follow))  # type: ignore[operator]
-    torch.testing.assert_close(stepped, full, rtol=0, atol=1e-12)
+    full = model.network(x, cond).detach()
+    stepper = model.network.stepper(2, *model.shape[1:], cond)
+    torch.testing.assert_close(stepped(stepper, x, full), full, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("condition", ["none", "label"])
-def test_the_same_seed_draws_the_same_images_by_both_samplers(
+def test_the_same_seed_draws_the_same_images_with_both_samplers(
     small_model: Build, channels: int, condition: str
 ) -> None:
     model = small_model(channels, condition)
@@ -55,7 +58,7 @@ def test_the_same_seed_draws_the_same_images_whatever_the_batch_size(small_model
     model = small_model(3, condition)
     with torch.no_grad():
         for weight in model.network.parameters():
-            weight.mul_(3)  # so that the label counts
+            weight.mul_(3)  # so that the label matters
     cond = labels(model, 5)
     whole = sample(model, 5, torch.Generator().manual_seed(3), cond)
     for size in (1, 2, 7):
@@ -71,38 +74,23 @@ def test_float64_is_a_copy_of_the_same_model(small_model: Build) -> None:
     torch.testing.assert_close(exact.nll(x), model.nll(x), rtol=1e-5, atol=0, check_dtype=False)
 
 
-def test_a_full_stepper_passes_anew_for_each_colour_where_an_output_is_of_one() -> None:
+def test_a_full_stepper_makes_a_forward_pass_per_sub_pixel() -> None:
     model = model_of("row_lstm", 3)
     model.network.double().eval()
     x = images(model, 2)
-    with torch.no_grad():
-        full = model.network(x)
-        stepped = torch.zeros_like(full)
-
-        def follow(i: int, j: int, c: int, outputs: torch.Tensor) -> torch.Tensor:
-            stepped[:, :, c, i, j] = outputs[:, :, c]
-            return x[:, c, i, j]
-
-        list(walk(FullStepper(model.network, x, None), follow))
-    torch.testing.assert_close(stepped, full, rtol=0, atol=1e-12)
+    full = model.network(x).detach()
+    torch.testing.assert_close(stepped(full_stepper(model, 2), x, full), full, rtol=0, atol=1e-12)
 
 
-def test_a_full_stepper_passes_once_per_pixel_where_an_output_is_of_all_its_colours() -> None:
-    model = model_of("pixelcnn++", 3)
+def test_a_full_stepper_makes_one_forward_pass_per_pixel_of_a_network_of_whole_pixels() -> None:
+    model = model_of("pixelcnnpp", 3)
     model.network.double().eval()
     x, passes = images(model, 2), []
+    full = model.network(x).detach()  # (B, K, 1, H, W)
     model.network.register_forward_hook(lambda *_: passes.append(1))
-    stepped = torch.zeros(2, model.likelihood.num_outputs(3), 3, *model.shape[1:], dtype=torch.float64)
-
-    def follow(i: int, j: int, c: int, outputs: torch.Tensor) -> torch.Tensor:
-        stepped[:, :, c, i, j] = outputs
-        return x[:, c, i, j]
-
-    with torch.no_grad():
-        list(walk(FullStepper(model.network, x, None), follow))
-        assert len(passes) == model.dims // 3
-        full = model.network(x).unsqueeze(2).expand_as(stepped)
-    torch.testing.assert_close(stepped, full, rtol=0, atol=1e-12)
+    found = stepped(full_stepper(model, 2), x, full)
+    assert len(passes) == model.dims // 3
+    torch.testing.assert_close(found, full.expand_as(found), rtol=0, atol=1e-12)
 
 
 def top(model_height: int, model_width: int, pixels: int) -> torch.Tensor:
@@ -118,10 +106,10 @@ def test_a_sample_completes_itself_with_its_own_noise(small_model: Build, pixels
     begun = torch.where(known, drawn, 0)
     again = complete(model, begun, known, torch.Generator().manual_seed(5), labels(model, 4), batch_size=3)
     assert torch.equal(again, drawn)
-    assert torch.equal(begun, torch.where(known, drawn, 0)), "what was given has changed"
+    assert torch.equal(begun, torch.where(known, drawn, 0)), "the argument was modified"
 
 
-def test_known_pixels_stay_whatever_the_mask_and_later_ones_change_nothing_before_them(small_model: Build) -> None:
+def test_known_pixels_keep_their_values_and_change_nothing_before_them(small_model: Build) -> None:
     model = small_model(3)
     with torch.no_grad():
         for weight in model.network.parameters():
@@ -135,42 +123,43 @@ def test_known_pixels_stay_whatever_the_mask_and_later_ones_change_nothing_befor
     changed = complete(model, other, known, torch.Generator().manual_seed(0)) != drawn
     before = top(5, 8, 3 * 8 + 4)
     assert not changed[0, :, before].any()
-    assert changed[0, :, ~before].sum() > 3, "but it does change what comes after it"
+    assert changed[0, :, ~before].sum() > 3, "it does change what follows"
 
 
-def test_a_prefix_is_what_precedes_all_else() -> None:
+def test_a_mask_is_a_prefix_where_its_pixels_precede_all_others() -> None:
     assert all(is_prefix(top(3, 4, pixels)) for pixels in range(13))
     assert not is_prefix(top(3, 4, 5).flip(0))
     assert not is_prefix(top(4, 3, 4).T)
 
 
-def test_noise_is_the_same_however_it_is_cut_into_batches() -> None:
+def test_noise_does_not_depend_on_the_batch_size() -> None:
     whole = uniforms(4, (3, 2, 2), torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
     assert torch.equal(whole, torch.cat([uniforms(n, (3, 2, 2), generator) for n in (1, 3)]))
 
 
-def test_samples_have_the_frequencies_that_the_model_states(small_model: Build) -> None:
+def test_samples_have_the_frequencies_of_the_model_s_distribution(small_model: Build) -> None:
     model = small_model(1, height=1, width=2)
     drawn = sample(model, 20_000, torch.Generator().manual_seed(0)).long()
-    stepper = FullStepper(model.network, torch.zeros(1, *model.shape, dtype=torch.uint8), None)
+    stepper = full_stepper(model, 1)
     stepper.begin_row(0)
+    stepper.begin_pixel(0)
     expected = model.likelihood.log_pmf_of(0, stepper.outputs(0), torch.empty(1, 0))[0].exp()
     shares = torch.bincount(drawn[:, 0, 0, 0], minlength=model.data.levels) / len(drawn)
     torch.testing.assert_close(shares.double(), expected.detach(), rtol=0, atol=0.015)
 
 
 def test_a_temperature_that_is_not_positive_is_refused(small_model: Build) -> None:
-    with pytest.raises(ValueError, match=r"temperature: 0.0 is not greater than 0"):
+    with pytest.raises(ValueError, match=r"temperature: 0.0 is not a finite number greater than 0"):
         sample(small_model(1), 1, torch.Generator(), temperature=0.0)
 
 
 def test_images_that_are_not_the_models_are_refused(small_model: Build) -> None:
     model = small_model(1)
     known = torch.ones(5, 8, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"images: torch.uint8 \(2, 3, 5, 8\) is not uint8 \(N, 1, 5, 8\)"):
+    with pytest.raises(ValueError, match=r"images: uint8 \(2, 3, 5, 8\) is not uint8 \(N, 1, 5, 8\)"):
         complete(model, torch.zeros(2, 3, 5, 8, dtype=torch.uint8), known, torch.Generator())
-    with pytest.raises(ValueError, match=r"images: torch.float32"):
+    with pytest.raises(ValueError, match=r"images: float32"):
         complete(model, torch.zeros(2, 1, 5, 8), known, torch.Generator())
     with pytest.raises(ValueError, match=r"num: 0 is not at least 1"):
         sample(model, 0, torch.Generator())

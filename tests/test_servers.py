@@ -1,4 +1,4 @@
-"""docs/servers.md as a test: a training on PostgreSQL and a server's artifacts, and DVC on a folder and on S3."""
+"""The setups of docs/servers.md: MLflow on PostgreSQL with artifacts behind its server, and DVC on a disk and on S3."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ NO_S3 = ", ".join(name for name in MODULES if importlib.util.find_spec(name) is 
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_no_postgres()), reason=why_no_postgres())
-def test_a_training_is_the_same_on_postgresql_with_artifacts_behind_the_server(tmp_path: Path) -> None:
+def test_a_training_is_logged_to_postgresql_with_artifacts_behind_the_server(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "go").touch()
     with postgres(free_port()) as database, mlflow_server(tmp_path / "server", port, database):
@@ -42,7 +42,7 @@ def test_a_training_is_the_same_on_postgresql_with_artifacts_behind_the_server(t
 
 @contextmanager
 def s3() -> Iterator[str]:
-    """An S3-compatible server with the bucket `pixelcnn`; its address."""
+    """The address of an S3-compatible server with a bucket `pixelcnn`."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -59,7 +59,7 @@ def s3() -> Iterator[str]:
 
 
 def push_lose_and_pull(folder: Path, remote: str, *settings: str) -> None:
-    """A file in a DVC repo comes back from this remote with the same bytes."""
+    """A file of a DVC repository is restored from this remote with the same bytes."""
     env = os.environ | {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "DVC_NO_ANALYTICS": "true"}
 
     def dvc(*arguments: str) -> None:

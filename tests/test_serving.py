@@ -1,4 +1,4 @@
-"""What MLflow answers for a model, in Python and by HTTP: the model's own numbers, or why not."""
+"""Serving a model by MLflow, in Python and by HTTP: it returns the model's bits/dim, or the reason of a refusal."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from pixelcnn import checkpoint
-from pixelcnn.likelihoods.categorical import bits_per_dim
+from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.model import Model
 from tests.conftest import images
 from tests.servers import free_port
@@ -36,7 +36,7 @@ Pair = tuple[Model, PyFuncModel]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]]:
-    """By what they are given, models and what MLflow makes of them."""
+    """By what they are conditioned on: models, and the same models loaded by MLflow."""
     with registered(tmp_path_factory.mktemp("serving")) as receipts:
         yield {
             given: (checkpoint.load(registry.fetch(receipt.uri)), mlflow.pyfunc.load_model(receipt.uri))
@@ -52,11 +52,11 @@ def bits(model: Model, x: torch.Tensor, cond: torch.Tensor | None = None) -> np.
 @pytest.mark.parametrize("given", ["none", "code"])
 def test_predict_returns_the_bits_per_dim_of_each_image(models: dict[str, Pair], given: str) -> None:
     model, served = models[given]
-    x = images(model, 70)  # more than are evaluated together
+    x = images(model, 70)  # more than one batch
     np.testing.assert_allclose(served.predict(x.numpy()), bits(model, x), rtol=1e-5)
 
 
-def test_a_class_conditional_model_is_asked_for_every_class(models: dict[str, Pair]) -> None:
+def test_a_class_conditional_model_returns_the_mean_over_classes(models: dict[str, Pair]) -> None:
     model, served = models["label"]
     x, classes = images(model, 5), len(model.data.classes)
     nats = np.stack([bits(model, x, torch.full((5,), n)) * model.dims * np.log(2) for n in range(classes)])
@@ -64,7 +64,7 @@ def test_a_class_conditional_model_is_asked_for_every_class(models: dict[str, Pa
     np.testing.assert_allclose(served.predict(x.numpy()), mean, rtol=1e-5)
 
 
-def test_an_embedding_conditional_model_says_what_it_lacks(models: dict[str, Pair]) -> None:
+def test_an_embedding_conditional_model_refuses_and_names_pixelcnn_load(models: dict[str, Pair]) -> None:
     model, served = models["embedding"]
     with pytest.raises(mlflow.MlflowException, match=r"needs an embedding of each image.*pixelcnn\.load"):
         served.predict(images(model, 1).numpy())
@@ -76,11 +76,13 @@ def test_an_embedding_conditional_model_says_what_it_lacks(models: dict[str, Pai
         (lambda x: x.astype(np.float32), "dtype of input float32 does not match expected dtype uint8"),
         (lambda x: x[0], "does not match expected shape"),
         (lambda x: x[:, :, :-1], "does not match expected shape"),
-        (lambda x: x[:0], "images: there are none"),
+        (lambda x: x[:0], "holds no pixels"),
         (lambda x: x + np.uint8(100), "images: values are 0 ... 7, but 1"),
     ],
 )
-def test_other_images_are_refused(models: dict[str, Pair], change: object, message: str) -> None:
+def test_images_of_another_dtype_shape_or_range_are_refused(
+    models: dict[str, Pair], change: object, message: str
+) -> None:
     model, served = models["none"]
     assert callable(change)
     with pytest.raises(mlflow.MlflowException) as refused:
@@ -93,20 +95,20 @@ def test_other_images_are_refused(models: dict[str, Pair], change: object, messa
 
 @pytest.fixture(scope="module")
 def client(models: dict[str, Pair]) -> Iterator[TestClient]:
-    """The application that `mlflow models serve` runs."""
+    """A client of the application that `mlflow models serve` runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which it sets, and never puts back
+        patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which the application sets and never restores
         with TestClient(scoring_server.init(models["none"][1])) as made:
             yield made
 
 
 def nested(value: object, model: Model) -> list[object]:
-    """An image of `value`, as JSON has it."""
+    """An image of one value, as nested lists."""
     channels, height, width = model.shape
     return [[[[value] * width] * height] * channels]
 
 
-def test_a_request_is_answered_with_a_number_per_image(client: TestClient, models: dict[str, Pair]) -> None:
+def test_a_request_returns_a_number_per_image(client: TestClient, models: dict[str, Pair]) -> None:
     model, x = models["none"][0], images(models["none"][0], 3)
     answer = client.post("/invocations", json={"inputs": x.tolist()})
     assert answer.status_code == 200
@@ -118,7 +120,7 @@ def test_a_request_is_answered_with_a_number_per_image(client: TestClient, model
     [(8, "images: values are 0 ... 7, but 8 is among them"), (300, "out of bounds for uint8"),
      (-1, "out of bounds for uint8"), ("cat", "invalid literal for int()"), (None, "not 'NoneType'")],
 )  # fmt: skip
-def test_values_that_are_no_levels_are_a_bad_request(
+def test_values_out_of_range_are_a_bad_request(
     client: TestClient, models: dict[str, Pair], value: object, message: str
 ) -> None:
     answer = client.post("/invocations", json={"inputs": nested(value, models["none"][0])})
@@ -131,7 +133,7 @@ def test_values_that_are_no_levels_are_a_bad_request(
     [({"inputs": [1, 2, 3]}, "does not match expected shape"), ({"inputs": []}, "numpy array input"),
      ({"images": []}, "exactly one of the input fields")],
 )  # fmt: skip
-def test_what_is_no_batch_of_images_is_a_bad_request(client: TestClient, body: object, message: str) -> None:
+def test_a_body_without_a_batch_of_images_is_a_bad_request(client: TestClient, body: object, message: str) -> None:
     answer = client.post("/invocations", json=body)
     assert answer.status_code == 400
     assert message in answer.json()["message"]
@@ -140,7 +142,7 @@ def test_what_is_no_batch_of_images_is_a_bad_request(client: TestClient, body: o
 @pytest.mark.slow
 def test_mlflow_models_serve_answers(models: dict[str, Pair]) -> None:
     model, port = models["none"][0], free_port()
-    place, name = f"http://127.0.0.1:{port}", models["none"][0].data.dataset
+    address, name = f"http://127.0.0.1:{port}", models["none"][0].data.dataset
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{name}@champion"]
     command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow calls uvicorn by name
@@ -148,12 +150,12 @@ def test_mlflow_models_serve_answers(models: dict[str, Pair]) -> None:
     child = subprocess.Popen(command, env=env)
     try:
         while child.poll() is None:
-            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{place}/ping"):
+            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{address}/ping"):
                 break
             time.sleep(0.2)
         assert child.poll() is None, "the server has ended"
         body = json.dumps({"inputs": nested(3, model)}).encode()
-        request = urllib.request.Request(f"{place}/invocations", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request) as answer:
             (found,) = json.load(answer)["predictions"]
     finally:

@@ -1,4 +1,4 @@
-"""Images on the device, in memory or on disk: the same ones for every step, and a file of pixels that is whole."""
+"""The loader: batches are the same from memory and from disk, and the flat file of pixels is complete or refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +8,13 @@ import psutil
 import pytest
 import torch
 
-from pixelcnn.data import loader as stream
-from pixelcnn.data.dataset import CARD, Split, read_card, read_split, write_card
-from pixelcnn.data.loader import PixelFile, feed, flatten, is_large, read
-from pixelcnn.data.sampler import Batches
-from pixelcnn.training.distributed import Team
-from pixelcnn.training.loop import Training, train
+from pixelcnn.data import loader
+from pixelcnn.data.dataset import CARD, Split, read_info, read_split, write_info
+from pixelcnn.data.loader import PixelFile, flatten, is_large, prefetch, read
+from pixelcnn.data.sampler import BatchSampler
+from pixelcnn.training.distributed import World
+from pixelcnn.training.loop import train
+from pixelcnn.training.state import Training
 from tests.conftest import Build
 from tests.publishers import SHAPE, noise
 from tests.test_datasets import write
@@ -40,7 +41,7 @@ def on_disk(folder: Path) -> tuple[PixelFile, Split]:
     return images, rest
 
 
-def test_a_file_of_pixels_gives_the_images_of_the_rows_asked_for_in_their_order(folder: Path) -> None:
+def test_a_pixel_file_returns_the_images_of_the_rows_in_their_order(folder: Path) -> None:
     images, _ = on_disk(folder)
     rows = torch.tensor([69, 0, 31, 31])
     assert len(images) == 70
@@ -48,7 +49,7 @@ def test_a_file_of_pixels_gives_the_images_of_the_rows_asked_for_in_their_order(
     assert images[rows[:0]].shape == (0, *SHAPE)
 
 
-def test_what_belongs_to_images_on_disk_is_in_memory(folder: Path) -> None:
+def test_labels_of_images_on_disk_are_in_memory(folder: Path) -> None:
     _, rest = on_disk(folder)
     assert rest.labels is not None
     assert rest.labels.tolist() == LABELS
@@ -62,7 +63,7 @@ def test_without_classes_there_are_no_labels_on_disk_either(tmp_path: Path) -> N
     assert on_disk(tmp_path / "data")[1].labels is None
 
 
-def test_a_split_goes_to_disk_when_it_is_larger_than_the_limit(folder: Path, tmp_path: Path) -> None:
+def test_a_split_is_read_from_disk_where_it_is_larger_than_the_limit(folder: Path, tmp_path: Path) -> None:
     assert is_large(folder, "train", IMAGES.nbytes - 1)
     assert not is_large(folder, "train", IMAGES.nbytes)
     images, data = read(folder, "train", tmp_path / "none", limit=IMAGES.nbytes)
@@ -70,11 +71,11 @@ def test_a_split_goes_to_disk_when_it_is_larger_than_the_limit(folder: Path, tmp
     assert torch.equal(data.images, read_split(folder, "train").images)
 
 
-def test_the_memory_that_counts_is_no_more_than_the_machine_s() -> None:
-    assert 0 < stream.memory() <= psutil.virtual_memory().total
+def test_available_memory_is_at_most_the_machines() -> None:
+    assert 0 < loader.memory() <= psutil.virtual_memory().total
 
 
-def test_a_file_of_pixels_is_written_once_and_left_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+def test_a_pixel_file_is_written_once_and_leftovers_are_removed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / ".pixels.1.part").write_bytes(b"of a process that was killed")
     on_disk(folder)
     written = (tmp_path / "pixels").stat().st_mtime_ns
@@ -91,8 +92,8 @@ def drop(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: -IMAGES[0].nbytes])
 
 
-@pytest.mark.parametrize(("damage", "message"), [(shorten, "no whole number of images"), (drop, "holds 69 images")])
-def test_a_file_of_pixels_of_the_wrong_size_is_refused(
+@pytest.mark.parametrize(("damage", "message"), [(shorten, "not a whole number of images"), (drop, "holds 69 images")])
+def test_a_pixel_file_of_the_wrong_size_is_refused(
     folder: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     on_disk(folder)
@@ -101,20 +102,20 @@ def test_a_file_of_pixels_of_the_wrong_size_is_refused(
         on_disk(folder)
 
 
-def test_a_damaged_shard_leaves_no_file_of_pixels(folder: Path, tmp_path: Path) -> None:
-    first = read_card(folder).splits["train"].shards[0]
+def test_a_damaged_shard_leaves_no_pixel_file(folder: Path, tmp_path: Path) -> None:
+    first = read_info(folder).splits["train"].shards[0]
     (folder / first).write_bytes(b"no Parquet")
     with pytest.raises(ValueError, match=first):
         flatten(folder, "train", tmp_path / "pixels")
     assert not (tmp_path / "pixels").exists()
 
 
-def test_steps_get_the_same_images_and_conditions_from_disk_as_from_memory(folder: Path) -> None:
+def test_batches_from_disk_equal_those_from_memory(folder: Path) -> None:
     disk, rest = on_disk(folder)
     data = read_split(folder, "train")
-    rows, steps = Batches(70, 16, seed=3), range(5, 45)
-    memory = feed(data.images, data.labels, rows, steps, CPU)
-    for (x, cond), (y, other) in zip(memory, feed(disk, rest.labels, rows, steps, CPU), strict=True):
+    rows, steps = BatchSampler(70, 16, seed=3), range(5, 45)
+    memory = prefetch(data.images, data.labels, rows, steps, CPU)
+    for (x, cond), (y, other) in zip(memory, prefetch(disk, rest.labels, rows, steps, CPU), strict=True):
         assert torch.equal(x, y)
         assert cond is not None
         assert other is not None
@@ -122,26 +123,26 @@ def test_steps_get_the_same_images_and_conditions_from_disk_as_from_memory(folde
 
 
 @pytest.mark.parametrize("taken", [0, 1, 30])
-def test_a_feed_may_be_left_before_its_end(folder: Path, taken: int) -> None:
+def test_prefetching_may_be_closed_before_its_end(folder: Path, taken: int) -> None:
     disk, _ = on_disk(folder)
-    fed = feed(disk, None, Batches(70, 16, seed=3), range(1, 40), CPU)
-    assert [len(next(fed)[0]) for _ in range(taken)] == [16] * taken
-    fed.close()
+    batches = prefetch(disk, None, BatchSampler(70, 16, seed=3), range(1, 40), CPU)
+    assert [len(next(batches)[0]) for _ in range(taken)] == [16] * taken
+    batches.close()
 
 
-def test_a_read_that_fails_ends_the_training_with_its_error(folder: Path, tmp_path: Path) -> None:
+def test_a_failed_read_raises_in_the_training_loop(folder: Path, tmp_path: Path) -> None:
     disk, _ = on_disk(folder)
     with (tmp_path / "pixels").open("r+b") as handle:
         handle.truncate(10 * IMAGES[0].nbytes)
     with pytest.raises(OSError, match="read from the file of pixels"):
-        list(feed(disk, None, Batches(70, 16, seed=3), range(1, 40), CPU))
+        list(prefetch(disk, None, BatchSampler(70, 16, seed=3), range(1, 40), CPU))
 
 
 def weights(training: Training) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in training.model.network.parameters()])
 
 
-def test_a_training_from_disk_resumes_in_mid_epoch_with_the_weights_of_one_from_memory(
+def test_training_from_disk_resumes_in_mid_epoch_with_the_same_weights_as_from_memory(
     small_model: Build, tmp_path: Path
 ) -> None:
     data = stripes(30, label=True)
@@ -149,24 +150,24 @@ def test_a_training_from_disk_resumes_in_mid_epoch_with_the_weights_of_one_from_
     path.write_bytes(data.images.numpy().tobytes())
     changed: dict[str, Any] = {"steps": 20}
     whole = begin(small_model, **changed)
-    list(train(whole, data.images, data.labels, data, Team(0, 1)))
+    list(train(whole, data.images, data.labels, data, World(0, 1)))
 
     first, second = begin(small_model, **changed), begin(small_model, **changed)
     disk = PixelFile(path, (3, 5, 8))
-    for step in train(first, disk, data.labels, data, Team(0, 1)):
-        if step.step == 11:  # of 7.5 in an epoch
+    for step in train(first, disk, data.labels, data, World(0, 1)):
+        if step.step == 11:  # an epoch has 7.5
             state = first.state_dict()
             break
     second.load_state_dict(state)
-    list(train(second, PixelFile(path, (3, 5, 8)), data.labels, data, Team(0, 1)))
+    list(train(second, PixelFile(path, (3, 5, 8)), data.labels, data, World(0, 1)))
     assert second.settings == settings(**changed)
     assert torch.equal(weights(second), weights(whole))
 
 
-def test_a_card_that_counts_more_images_than_the_file_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_card_with_more_images_than_the_pixel_file_is_refused(folder: Path, tmp_path: Path) -> None:
     on_disk(folder)
-    card = read_card(folder)
+    card = read_info(folder)
     split = card.splits["train"].model_copy(update={"num_images": 71})
-    write_card(card.model_copy(update={"splits": {"train": split}}), folder / CARD)
+    write_info(card.model_copy(update={"splits": {"train": split}}), folder / CARD)
     with pytest.raises(ValueError, match="the data set 71; delete it"):
         read(folder, "train", tmp_path / "pixels", limit=100)

@@ -1,4 +1,4 @@
-"""The texture's distribution is known: its probabilities, its draws, and how close a model comes to its entropy."""
+"""The texture: its probabilities, its samples, and how close a trained model comes to its entropy."""
 
 import itertools
 import math
@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from pixelcnn import config
-from pixelcnn.data import texture
+from pixelcnn.architectures.gated_pixelcnn.config import Config as GatedPixelCNN
+from pixelcnn.data import sources
+from pixelcnn.data.sources import texture
 from pixelcnn.data.dataset import Split, fingerprint, image_hash
-from pixelcnn.data.sources import SOURCES
 from pixelcnn.evaluation.nll import nll
+from pixelcnn.likelihoods.categorical.config import Config as Categorical
 from pixelcnn.model import Data, build
-from pixelcnn.training.loop import Training
+from pixelcnn.params import Train
+from pixelcnn.training.state import Training
 from tests.conftest import steps
 
 DIMS = math.prod(texture.SHAPE)
@@ -37,7 +39,7 @@ def test_the_nll_is_the_sum_over_sub_pixels() -> None:
     assert texture.nll(image)[0] == pytest.approx(-sum(_log_p(image[0], i, j, c) for i, j, c in places))
 
 
-def test_a_sub_pixel_depends_on_what_precedes_alone() -> None:
+def test_a_sub_pixel_depends_only_on_preceding_ones() -> None:
     image = texture.draw(1, seed=3)
     later = image.copy()
     later[:, 1:, 4, 4:] = 7 - later[:, 1:, 4, 4:]
@@ -46,7 +48,7 @@ def test_a_sub_pixel_depends_on_what_precedes_alone() -> None:
         assert np.array_equal(texture._weights(image, i, j, c), texture._weights(later, i, j, c))
 
 
-def test_draws_are_as_likely_as_the_distribution_says() -> None:
+def test_sample_frequencies_match_the_distribution() -> None:
     images = texture.draw(20_000, seed=5)
     first = np.bincount(images[:, 0, 0, 0], minlength=8) / len(images)
     weights = texture._weights(images[:1], 0, 0, 0)[0]
@@ -61,8 +63,8 @@ def test_draws_are_as_likely_as_the_distribution_says() -> None:
     assert abs(surplus.mean()) < 4 * surplus.std() / math.sqrt(len(surplus))
 
 
-def test_the_images_are_those_of_the_source_on_any_machine() -> None:
-    source = SOURCES["texture"]
+def test_the_drawn_images_have_the_fingerprint_of_the_source() -> None:
+    source = sources.load("texture")
     hashes = (image_hash(image.tobytes()) for image in texture.draw(source.num_images["test"], seed=1))
     assert fingerprint(hashes) == source.fingerprints["test"]
 
@@ -73,20 +75,22 @@ def test_the_same_seed_draws_the_same_images() -> None:
 
 
 def test_a_gated_pixelcnn_comes_within_two_hundredths_of_the_entropy_and_never_below_it() -> None:
-    section = config.GatedPixelCNN(
+    section = GatedPixelCNN(
         name="gated_pixelcnn", condition="none", num_layers=2, hidden_channels=48, kernel_size=3, first_kernel_size=3,
         head_channels=48, dropout=0.0,
     )  # fmt: skip
-    settings = config.Train(
+    settings = Train(
         seed=0, steps=500, batch_size=64, learning_rate=0.006, warmup_steps=50, optimizer="adamw", betas=[0.9, 0.99],
         weight_decay=0.01, gradient_clip=1.0, ema_decay=0.99, flips=False, precision="float32", validate_every=500,
     )  # fmt: skip
     torch.manual_seed(0)
     data, test = (Split(torch.from_numpy(texture.draw(n, seed)), None) for n, seed in ((10_000, 0), (2_000, 1)))
-    training = Training.begin(build(section, Data("texture", (3, 8, 8), 8, (), {})), settings)
+    training = Training.begin(
+        build(section, Categorical(name="categorical"), Data("texture", (3, 8, 8), 8, (), {})), settings
+    )
     for _ in steps(training, data, Split(data.images[:100], None)):
         pass
-    excess = (nll(training.average, test, 500).numpy() - texture.nll(test.images.numpy())) / (DIMS * math.log(2))
+    excess = (nll(training.ema, test, 500).numpy() - texture.nll(test.images.numpy())) / (DIMS * math.log(2))
     error = excess.std() / math.sqrt(len(excess))
     print(f"excess over the entropy: {excess.mean():.4f} +- {error:.4f} bits/dim")
     assert -3 * error < excess.mean() < 0.02

@@ -1,4 +1,4 @@
-"""What a training says arrives in MLflow under names one can search, once, and whatever happens to the store."""
+"""What a training logs arrives in MLflow exactly once, under searchable names, also when the store is down."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from PIL import Image
 
-from pixelcnn.data.dataset import Card, SplitCard
+from pixelcnn.data.dataset import DatasetInfo, SplitInfo
 from pixelcnn.tracking import outbox, store
 from pixelcnn.tracking import runs as tracking
 from tests.servers import free_port, mlflow_server
@@ -29,7 +29,7 @@ PARAMS = {"dataset": "digits", "model": {"name": "gated_pixelcnn", "sizes": [3, 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with MLflow's tables, which take seconds to make, for tests to copy."""
+    """A SQLite file with MLflow's tables, which take seconds to create, for tests to copy."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
@@ -37,19 +37,19 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of its own with an empty local store. MLflow keeps a store per URI, so the URI is an absolute one."""
+    """A working folder with an empty local store. MLflow caches a store per URI, so the URI is absolute."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "LOCAL_STORE", tmp_path / "mlflow.db")
-    monkeypatch.setattr(outbox, "SECONDS_BETWEEN_DELIVERIES", 0.05)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # which MLflow sets itself, too
+    monkeypatch.setattr(outbox, "DELIVERY_INTERVAL", 0.05)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # MLflow also sets it
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     before = mlflow.get_tracking_uri()
     yield tmp_path
     mlflow.set_tracking_uri(before)
 
 
-def data() -> Card:
-    return card(dataset="noise", splits={"test": SplitCard(num_images=7, fingerprint="f" * 64, shards=())})
+def data() -> DatasetInfo:
+    return card(dataset="noise", splits={"test": SplitInfo(num_images=7, fingerprint="f" * 64, shards=())})
 
 
 def train(steps: range, run_id: str | None = None) -> str:
@@ -75,7 +75,7 @@ def artifacts(run: Run) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_has_flat_params_its_data_set_curves_over_steps_and_the_environment(here: Path) -> None:
+def test_a_run_has_flat_params_a_dataset_training_curves_and_the_environment(here: Path) -> None:
     (here / "dvc.lock").write_text("schema: '2.0'\n")
     train(range(1, 4))
     (run,) = runs()
@@ -92,7 +92,7 @@ def test_a_run_has_flat_params_its_data_set_curves_over_steps_and_the_environmen
     assert not list(here.glob("mlruns/_unsent/*"))
 
 
-def test_what_was_measured_is_found_by_the_weights_and_replaces_nothing(here: Path) -> None:
+def test_measurements_are_added_to_the_run_of_the_weights(here: Path) -> None:
     (here / "samples.png").write_bytes(b"png")
     with tracking.training_run("a-run", "", PARAMS, data(), None):
         tracking.log({"validation_bits_per_dim": 2.0}, 7)
@@ -108,13 +108,13 @@ def test_what_was_measured_is_found_by_the_weights_and_replaces_nothing(here: Pa
         "training/validation_bits_per_dim": 2.0, "usage/seconds": 8.0, "test_bits_per_dim": 1.25,
         "test_standard_error": 0.5,
     }  # fmt: skip
-    assert (run.info.status, run.info.end_time) == (before.status, before.end_time), "its duration is the training's"
+    assert (run.info.status, run.info.end_time) == (before.status, before.end_time), "the training's duration"
     table = json.loads(Path(run.info.artifact_uri.removeprefix("file://"), "scores.json").read_text())
     assert table == {"columns": ["split", "bits_per_dim", "standard_error"], "data": [["test", 1.25, 0.5]]}
     assert "samples/samples.png" in artifacts(run)
 
 
-def test_weights_that_the_store_does_not_know_get_a_run_that_says_so() -> None:
+def test_weights_that_are_unknown_to_the_store_get_a_run_tagged_adopted() -> None:
     with tracking.run_of_weights("noise", "cafe", "a-run"):
         pass
     with tracking.run_of_weights("noise", "cafe", "a-run"):
@@ -124,7 +124,7 @@ def test_weights_that_the_store_does_not_know_get_a_run_that_says_so() -> None:
     assert "DVC" in run.data.tags["adopted"]
 
 
-def test_pictures_have_a_step(here: Path) -> None:
+def test_images_are_logged_with_their_step(here: Path) -> None:
     Image.new("L", (4, 4)).save(here / "grid.png")
     with tracking.training_run("a-run", "", PARAMS, data(), None):
         for step in (10, 20):
@@ -152,14 +152,14 @@ def test_a_resumed_training_continues_its_run() -> None:
     assert run.info.status == "FINISHED"
 
 
-def test_a_training_that_fails_is_marked_so() -> None:
+def test_a_training_that_raises_ends_as_failed() -> None:
     with pytest.raises(FloatingPointError), tracking.training_run("a-run", "", PARAMS, data(), None):
         raise FloatingPointError
     assert runs()[0].info.status == "FAILED"
 
 
-def test_system_metrics_are_there_without_being_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "SECONDS_BETWEEN_SYSTEM_METRICS", 0.01)
+def test_system_metrics_are_logged_at_the_current_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SYSTEM_METRICS_INTERVAL", 0.01)
     with tracking.training_run("a-run", "", PARAMS, data(), None):
         tracking.log({"train_bits_per_dim": 1}, 40)
         time.sleep(0.3)
@@ -178,7 +178,7 @@ def store_is_down() -> Iterator[None]:
         yield
 
 
-def test_a_store_that_is_down_costs_a_training_nothing_and_gets_it_later(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_runs_while_the_store_is_down_and_is_delivered_later(capsys: pytest.CaptureFixture[str]) -> None:
     with store_is_down():
         training = train(range(1, 4))
         with tracking.run_of_weights("noise", "cafe", "a-run") as run_id:
@@ -187,14 +187,14 @@ def test_a_store_that_is_down_costs_a_training_nothing_and_gets_it_later(capsys:
     said = capsys.readouterr().err
     assert "does not answer (connection refused)" in said
     assert "the rest waits in mlruns/_unsent/" in said
-    train(range(4, 6), run_id=training)  # the same training resumed: what it could not send comes first
+    train(range(4, 6), run_id=training)  # the same training resumed: what is undelivered is sent first
     trained = next(run for run in runs() if "training" in run.data.tags)
     assert steps_of(trained) == [1, 2, 3, 4, 5]
     assert len(runs()) == 2
     assert not list(Path("mlruns/_unsent").iterdir())
 
 
-def test_what_needs_the_store_says_that_it_is_down() -> None:
+def test_connecting_to_a_store_that_is_down_raises_connection_error() -> None:
     with (
         store_is_down(),
         pytest.raises(ConnectionError, match=r"MLflow at sqlite:.*does not answer: connection refused"),
@@ -202,10 +202,10 @@ def test_what_needs_the_store_says_that_it_is_down() -> None:
         store.connect("noise")
 
 
-def test_a_store_that_mlflow_cannot_use_here_costs_no_measurement(
+def test_measurements_wait_for_a_store_that_the_installed_mlflow_does_not_support(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """mlflow-skinny knows no database."""
+    """As mlflow-skinny, which supports no database."""
 
     def refuse(*_: object) -> None:
         raise UnsupportedModelRegistryStoreURIException("sqlite:///mlflow.db", ["file"])
@@ -218,12 +218,12 @@ def test_a_store_that_mlflow_cannot_use_here_costs_no_measurement(
         with tracking.run_of_weights("noise", "a" * 64, "a-run"):
             tracking.measured(scores, {})
     assert "does not answer" in capsys.readouterr().err
-    store.connect("noise")  # where MLflow is whole: what waits is sent
+    store.connect("noise")  # with a complete MLflow: the outbox is delivered
     (run,) = runs()
     assert run.data.metrics["test_bits_per_dim"] == 2.0
 
 
-def test_what_was_meant_for_one_store_is_not_sent_to_another(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outbox_for_one_store_is_not_sent_to_another(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = outbox.Outbox.create(store.UNSENT / "1", {"store": "http://elsewhere:5000", "experiment": "noise"})
     box.put({"metrics": {"x": 1.0}, "step": 1, "time": 1})
     box.release()
@@ -234,7 +234,9 @@ def test_what_was_meant_for_one_store_is_not_sent_to_another(here: Path, monkeyp
     assert store.address() == "http://elsewhere:5000/path"
 
 
-def test_what_the_store_refuses_is_said_to_be_lost_and_the_rest_arrives(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_that_the_store_refuses_are_reported_as_lost_and_the_rest_arrives(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with tracking.training_run("a-run", "", PARAMS, data(), None):
         tracking._put({"params": {"dataset": "another"}})  # MLflow lets no param change
         tracking.log({"train_bits_per_dim": 1}, 1)
@@ -242,7 +244,7 @@ def test_what_the_store_refuses_is_said_to_be_lost_and_the_rest_arrives(capsys: 
     assert steps_of(runs()[0]) == [1]
 
 
-# With processes and servers as users have them
+# With separate processes and servers
 
 TRAINING = """
 import sys, time
@@ -277,9 +279,9 @@ def count(database: Path) -> int:
 
 
 @pytest.mark.slow
-def test_four_trainings_at_once_lose_nothing(here: Path) -> None:
+def test_four_concurrent_trainings_lose_no_metric(here: Path) -> None:
     (here / "go").touch()
-    (here / "mlflow.db").unlink()  # so that all four meet a store that is not there
+    (here / "mlflow.db").unlink()  # so that all four find no store
     children = [start(here, f"run-{n}", 200, 0.01) for n in range(4)]
     said = [child.communicate()[1] for child in children]
     assert [child.returncode for child in children] == [0] * 4, said
@@ -289,7 +291,7 @@ def test_four_trainings_at_once_lose_nothing(here: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_a_server_killed_in_the_middle_of_a_training_gets_all_in_the_end(here: Path, comes_back: bool) -> None:
+def test_every_metric_arrives_although_the_server_is_killed_during_the_training(here: Path, comes_back: bool) -> None:
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     with mlflow_server(here / "server", port) as server:
@@ -299,7 +301,7 @@ def test_a_server_killed_in_the_middle_of_a_training_gets_all_in_the_end(here: P
             time.sleep(0.1)
         server.send_signal(signal.SIGKILL)
         server.wait()
-    assert child.poll() is None, "the server dies in the middle"
+    assert child.poll() is None, "the server is killed during the training"
     if comes_back:
         with mlflow_server(here / "server", port):
             (here / "go").touch()
@@ -320,11 +322,15 @@ def test_a_server_killed_in_the_middle_of_a_training_gets_all_in_the_end(here: P
     assert not list((here / store.UNSENT).iterdir())
 
 
-def test_processes_that_meet_a_new_store_at_once_all_find_its_tables(here: Path) -> None:
+def test_concurrent_processes_create_the_tables_of_a_new_store_once(here: Path) -> None:
     folder = here / "new"
     folder.mkdir()
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    ask = [sys.executable, "-c", "from pixelcnn import store; store.connect('noise').search_experiments(max_results=1)"]
+    ask = [
+        sys.executable,
+        "-c",
+        "from pixelcnn.tracking import store; store.connect('noise').search_experiments(max_results=1)",
+    ]
     processes = [subprocess.Popen(ask, cwd=folder, env=env, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         _, said = process.communicate()

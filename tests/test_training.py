@@ -1,4 +1,4 @@
-"""Training: resumed = uninterrupted, batches and schedules as stated, averages, best weights, faults named."""
+"""Training: exact resumption, batches, schedules, EMA, best weights, running out of memory, and compilation."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from pixelcnn import checkpoint, config
+from pixelcnn import checkpoint
 from pixelcnn.data.dataset import Split
-from pixelcnn.data.sampler import Batches, flip, mirrored
-from pixelcnn.device import Compiled, peak
+from pixelcnn.data.sampler import BatchSampler, flip, flip_mask
+from pixelcnn.device import CompiledObjective, peak
 from pixelcnn.model import Model
-from pixelcnn.training import loop as training
-from pixelcnn.training.distributed import Team
-from pixelcnn.training.loop import Step, Training, finite_mean, learning_rate, steps_within, train, update_average
-from pixelcnn.training.muon import Muon
+from pixelcnn.nn.interfaces import Network
+from pixelcnn.params import Train
+from pixelcnn.training import loop
+from pixelcnn.training.distributed import World
+from pixelcnn.training.loop import Step, finite_mean, steps_within, train
+from pixelcnn.training.optimizers import Muon
+from pixelcnn.training.schedules import ema_weight, learning_rate
+from pixelcnn.training.state import Training
 from tests.conftest import Build
 
 SETTINGS: dict[str, Any] = {
@@ -26,12 +30,12 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def settings(**changed: Any) -> config.Train:
-    return config.Train.model_validate(SETTINGS | changed)
+def settings(**changed: Any) -> Train:
+    return Train.model_validate(SETTINGS | changed)
 
 
 def stripes(num: int, label: bool = False) -> Split:
-    """Images with something to learn: each row repeats one value."""
+    """Images that can be learned: each row repeats one value."""
     generator = torch.Generator().manual_seed(1)
     rows = torch.randint(0, 4, (num, 3, 5, 1), generator=generator, dtype=torch.uint8)
     return Split(rows.expand(-1, -1, -1, 8).contiguous(), torch.arange(num) % 3 if label else None)
@@ -45,8 +49,8 @@ def begin(small_model: Build, **changed: Any) -> Training:
 
 
 def run(training: Training, data: Split) -> Iterator[Step]:
-    """Train alone, from images in memory, validating on them too."""
-    return train(training, data.images, training.model.conditions(data), data, Team(0, 1))
+    """Train by one process on images in memory, and validate on the same images."""
+    return train(training, data.images, training.model.conditions(data), data, World(0, 1))
 
 
 def without_dropout(training: Training) -> Training:
@@ -57,13 +61,13 @@ def without_dropout(training: Training) -> Training:
 
 
 def losses_of(training: Training, data: Split) -> list[float]:
-    """The losses of all steps, dropout's numbers being the same whatever was drawn before."""
+    """The losses of all steps, with the random numbers of dropout seeded."""
     torch.manual_seed(5)
     return [float(step.loss) for step in run(training, data)]
 
 
 def weights(training: Training) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in training.average.network.parameters()])
+    return torch.cat([p.detach().flatten() for p in training.ema.network.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
             checkpoint.save_state(tmp_path / "state.pt", first.state_dict())
             break
     resumed = begin(small_model, **choices)
-    torch.manual_seed(99)  # another process has drawn other numbers meanwhile
+    torch.manual_seed(99)  # another process has another random state
     state = checkpoint.load_state(tmp_path / "state.pt")
     assert state is not None
     resumed.load_state_dict(state)
@@ -103,7 +107,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_learns(small_model: Build, optimizer: str) -> None:
+def test_training_lowers_the_loss(small_model: Build, optimizer: str) -> None:
     data = stripes(30, label=True)
     training = begin(small_model, steps=200, learning_rate=0.02, flips=False, optimizer=optimizer)
     losses = [float(step.loss) for step in run(training, data)]
@@ -116,42 +120,42 @@ def test_the_best_weights_are_those_of_the_best_validation(small_model: Build) -
     at = {}
     for step in run(training, data):
         if step.validation is not None:
-            at[step.validation] = copy.deepcopy(training.average.network.state_dict())
+            at[step.validation] = copy.deepcopy(training.ema.network.state_dict())
     best = min(at)
     assert training.best_bits_per_dim == best
     assert training.best_weights is not None
     assert all(torch.equal(w, at[best][name]) for name, w in training.best_weights.items())
 
 
-def test_every_image_is_taken_once_per_epoch_in_an_order_that_changes() -> None:
-    batches = Batches(num_images=10, batch_size=4, seed=0)
+def test_each_epoch_visits_every_image_once_in_a_new_order() -> None:
+    batches = BatchSampler(num_images=10, batch_size=4, seed=0)
     taken = torch.cat([batches(step) for step in range(1, 11)]).view(4, 10)
     assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in taken)
     assert not torch.equal(taken[0], taken[1])
 
 
-def test_batches_follow_from_seed_and_step_alone() -> None:
-    asked_in_order = Batches(10, 4, seed=1)
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    asked_in_order = BatchSampler(10, 4, seed=1)
     in_order = [asked_in_order(step) for step in range(1, 9)]
-    assert all(torch.equal(Batches(10, 4, seed=1)(step), in_order[step - 1]) for step in (8, 3, 5))
-    assert not torch.equal(Batches(10, 4, seed=2)(1), in_order[0])
+    assert all(torch.equal(BatchSampler(10, 4, seed=1)(step), in_order[step - 1]) for step in (8, 3, 5))
+    assert not torch.equal(BatchSampler(10, 4, seed=2)(1), in_order[0])
 
 
 def test_a_batch_may_be_larger_than_the_data_set() -> None:
-    assert Batches(3, 8, seed=0)(2).bincount().tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
+    assert BatchSampler(3, 8, seed=0)(2).bincount().tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
 
 
-def test_flips_mirror_some_images_whole_and_leave_the_others() -> None:
+def test_flips_mirror_about_half_of_the_images() -> None:
     x = torch.arange(64 * 3 * 2 * 5).view(64, 3, 2, 5)
-    which = mirrored(64, seed=0, step=4)
+    which = flip_mask(64, seed=0, step=4)
     flipped = flip(x, which)
     assert all(torch.equal(a, b.flip(2) if m else b) for a, b, m in zip(flipped, x, which, strict=True))
     assert 16 < int(which.sum()) < 48
-    assert not torch.equal(which, mirrored(64, seed=0, step=5))
-    assert torch.equal(which, mirrored(64, seed=0, step=4))
+    assert not torch.equal(which, flip_mask(64, seed=0, step=5))
+    assert torch.equal(which, flip_mask(64, seed=0, step=4))
 
 
-def test_the_learning_rate_warms_up_to_its_peak_and_anneals_to_zero_at_the_end_of_the_budget() -> None:
+def test_the_learning_rate_warms_up_to_its_peak_and_anneals_to_zero() -> None:
     plan = [learning_rate(settings(steps=100, warmup_steps=10), step) for step in range(1, 101)]
     assert plan[0] == pytest.approx(0.001)
     assert plan[9] == max(plan) == 0.01
@@ -159,19 +163,26 @@ def test_the_learning_rate_warms_up_to_its_peak_and_anneals_to_zero_at_the_end_o
     assert 0 < plan[-1] < 0.01 * 0.001
 
 
-def test_the_average_forgets_the_first_weights_early_and_then_decays_as_set() -> None:
-    average, network = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(average.weight)
-    torch.nn.init.ones_(network.weight)
-    update_average(average, network, decay=0.9995, step=1)
-    assert average.weight.item() == pytest.approx(9 / 11)
-    torch.nn.init.zeros_(average.weight)
-    update_average(average, network, decay=0.99, step=10**6)
-    assert average.weight.item() == pytest.approx(0.01)
+def test_the_ema_decay_is_low_at_first_and_then_as_configured() -> None:
+    assert ema_weight(decay=0.9995, step=1) == pytest.approx(9 / 11)
+    assert ema_weight(decay=0.99, step=10**6) == pytest.approx(0.01)
+
+
+def test_the_ema_covers_parameters_and_float_buffers(small_model: Build) -> None:
+    training = Training.begin(small_model(1, num_layers=1), settings())
+    training.model.network.register_buffer("codebook", torch.zeros(2))
+    training = Training.begin(training.model, settings())
+    with torch.no_grad():
+        for weight in training.model.network.state_dict().values():
+            weight.add_(1.0)
+    before = {name: weight.clone() for name, weight in training.ema.network.state_dict().items()}
+    training.update_ema(0.25)
+    for name, weight in training.ema.network.state_dict().items():
+        torch.testing.assert_close(weight, before[name] + 0.25)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_each_weight_has_the_optimizer_that_was_asked_for_and_biases_do_not_decay(
+def test_kernels_have_the_configured_optimizer_and_biases_have_adamw_without_weight_decay(
     small_model: Build, optimizer: str
 ) -> None:
     training = begin(small_model, optimizer=optimizer)
@@ -183,7 +194,7 @@ def test_each_weight_has_the_optimizer_that_was_asked_for_and_biases_do_not_deca
         assert (kind, decay) == ((of_kernels, 0.01) if p.ndim > 1 else (torch.optim.AdamW, 0.0))
 
 
-def test_a_measured_budget_holds_its_steps_and_their_share_of_the_validations(
+def test_a_time_budget_covers_the_steps_and_their_share_of_validations(
     small_model: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
@@ -195,74 +206,73 @@ def test_a_measured_budget_holds_its_steps_and_their_share_of_the_validations(
 
         return timed
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(training, "_descend", lasting(2.0, training._descend))
-    monkeypatch.setattr(training, "_validate", lasting(10.0, training._validate))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(loop, "_update", lasting(2.0, loop._update))
+    monkeypatch.setattr(loop, "_validate", lasting(10.0, loop._validate))
     data, fresh = stripes(10, label=True), begin(small_model, validate_every=5)
-    steps = steps_within(400.0, fresh, data.images, fresh.model.conditions(data), data, Team(0, 1))
+    steps = steps_within(400.0, fresh, data.images, fresh.model.conditions(data), data, World(0, 1))
     assert steps == 400 / (2 + 10 / 5)
 
 
-def test_a_loss_that_is_not_finite_names_its_step() -> None:
+def test_a_loss_that_is_not_finite_is_an_error_with_its_step() -> None:
     losses = [torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(2.0)]
     with pytest.raises(FloatingPointError, match="step 9: the loss is nan"):
         finite_mean(losses, last_step=10)
 
 
-def test_the_mean_of_finite_losses_is_their_mean() -> None:
+def test_finite_mean_is_the_mean_of_finite_losses() -> None:
     assert finite_mean([torch.tensor(1.0), torch.tensor(4.0)], last_step=2) == 2.5
 
 
-class Cramped(torch.nn.Module):
-    """A network on a device whose memory suffices for `most` images at a time."""
+class LimitedMemory:
+    """The objective of a network on a device with memory for `most` images at a time."""
 
-    def __init__(self, network: torch.nn.Module, most: int):
-        super().__init__()
+    def __init__(self, network: Network, most: int):
         self.network, self.most, self.sizes = network, most, list[int]()
 
-    def forward(self, x: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, cond: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
         self.sizes.append(len(x))
-        output = self.network(x, cond)
+        nats = self.network.objective(x, cond, generator)
         if len(x) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return output
+        return nats
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_a_batch_too_large_for_the_device_is_split_and_has_the_same_gradients(small_model: Build, most: int) -> None:
+def test_a_batch_too_large_for_memory_is_split_and_has_the_same_gradients(small_model: Build, most: int) -> None:
     data = stripes(10, label=True)
     whole, split = (without_dropout(begin(small_model, batch_size=6, steps=6)) for _ in range(2))
-    cramped = Cramped(split.model.network, most)
-    split.forward = cramped
+    limited = LimitedMemory(split.model.network, most)
+    split.objective = limited
     pairs = list(zip(run(whole, data), run(split, data), strict=True))
     assert [float(b.loss) for _, b in pairs] == pytest.approx([float(a.loss) for a, _ in pairs], rel=1e-5)
     torch.testing.assert_close(weights(split), weights(whole), rtol=1e-4, atol=1e-5)
-    assert max(cramped.sizes[4:]) <= most, "the device was asked for too much again and again"
+    assert max(limited.sizes[4:]) <= most, "a batch size that ran out of memory was tried again"
 
 
-def test_a_pass_that_ran_out_of_memory_costs_dropout_no_numbers(small_model: Build) -> None:
+def test_running_out_of_memory_does_not_change_the_numbers_of_dropout(small_model: Build) -> None:
     data = stripes(10, label=True)
-    roomy, cramped = (begin(small_model, steps=4) for _ in range(2))
-    roomy.micro_batch = 2
-    cramped.forward = Cramped(cramped.model.network, 2)
-    assert losses_of(cramped, data) == losses_of(roomy, data)
+    micro_batched, limited = (begin(small_model, steps=4) for _ in range(2))
+    micro_batched.micro_batch = 2
+    limited.objective = LimitedMemory(limited.model.network, 2)
+    assert losses_of(limited, data) == losses_of(micro_batched, data)
 
 
-def test_a_device_too_small_for_one_image_is_a_clear_error(small_model: Build) -> None:
+def test_too_little_memory_for_one_image_is_an_error(small_model: Build) -> None:
     training = begin(small_model)
-    training.forward = Cramped(training.model.network, 0)
+    training.objective = LimitedMemory(training.model.network, 0)
     with pytest.raises(ValueError, match="model: the device's memory does not suffice for one image at a time"):
         next(run(training, stripes(10, label=True)))
 
 
-def test_a_compiled_network_trains_alike(small_model: Build) -> None:
+def test_a_compiled_network_has_the_losses_of_an_eager_one(small_model: Build) -> None:
     data = stripes(10, label=True)
     eager, compiled = (without_dropout(begin(small_model, steps=4)) for _ in range(2))
-    compiled.forward = Compiled(compiled.model.network, "aot_eager")
+    compiled.objective = CompiledObjective(compiled.model.network, "aot_eager")
     assert losses_of(compiled, data) == pytest.approx(losses_of(eager, data), rel=1e-5)
 
 
-def test_a_compiler_that_fails_is_mentioned_once_and_done_without(
+def test_when_compilation_fails_training_continues_eagerly_after_one_line(
     small_model: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def compiler(*_: Any) -> None:
@@ -270,7 +280,7 @@ def test_a_compiler_that_fails_is_mentioned_once_and_done_without(
 
     data = stripes(10, label=True)
     eager, compiled = (begin(small_model, steps=4) for _ in range(2))
-    compiled.forward = Compiled(compiled.model.network, compiler)
+    compiled.objective = CompiledObjective(compiled.model.network, compiler)
     assert losses_of(compiled, data) == losses_of(eager, data)
     said = capsys.readouterr().out
     assert said.startswith("torch.compile: ")
@@ -278,7 +288,7 @@ def test_a_compiler_that_fails_is_mentioned_once_and_done_without(
     assert said.count("\n") == 1
 
 
-def test_a_moment_saved_in_another_layout_is_taken_in_the_weight_s(small_model: Build) -> None:
+def test_optimizer_moments_are_loaded_in_the_memory_format_of_their_weight(small_model: Build) -> None:
     data = stripes(10, label=True)
     saved, resumed = begin(small_model), begin(small_model)
     next(run(saved, data))
@@ -293,12 +303,12 @@ def test_a_moment_saved_in_another_layout_is_taken_in_the_weight_s(small_model: 
 
 
 def saved_weight(saved: Training, resumed: Training, weight: torch.Tensor) -> torch.Tensor:
-    """The parameter of `saved` in the place that `weight` has in `resumed`."""
+    """The parameter of `saved` with the name that `weight` has in `resumed`."""
     names = {id(p): name for name, p in resumed.model.network.named_parameters()}
     return dict(saved.model.network.named_parameters())[names[id(weight)]]
 
 
-def test_the_peak_of_a_device_is_known_by_its_name_or_not_at_all() -> None:
+def test_peak_flops_are_looked_up_by_the_name_of_the_device() -> None:
     assert peak("NVIDIA H200", "bfloat16") == 989e12
     assert peak("NVIDIA H100 PCIe", "bfloat16") == 756e12
     assert peak("2 CPU cores (x86_64)", "bfloat16") is None

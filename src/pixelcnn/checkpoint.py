@@ -1,94 +1,99 @@
-"""Models and trainings on disk. A model is two files that hold no code: model.safetensors and config.json.
+"""Models and training states on disk. A model folder is two files that hold no code: model.safetensors and config.json.
 
-Everything is written to a temporary name and then renamed, so a file that is there is whole.
+config.json: {"format": N, "model": section, "likelihood": section, "data": ..., "weights_sha256": ...}. The sha256 of
+model.safetensors as it was written is the model's identity.
 """
 
 import hashlib
-import json
-import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from pixelcnn import config
+from pixelcnn import files
+from pixelcnn.config import check
+from pixelcnn.migrations import FORMAT, migrated
 from pixelcnn.model import Data, Model, build
+from pixelcnn.params import ModelSections
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-KEYS = "model", "data", "weights_sha256"  # of config.json
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(path)
+class ModelConfig(ModelSections):
+    """What config.json holds, in today's format."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)  # JSON has lists where Data has tuples
+
+    format: int
+    data: Data
+    weights_sha256: str
+
+    @property
+    def registered_name(self) -> str:
+        """The registered model that this one is a version of: its data set, and the task if it has one."""
+        return self.data.dataset + self.model.task
 
 
 def save(folder: Path, model: Model, weights: dict[str, Tensor]) -> str:
-    """Write a model with these weights into a folder; returns the sha256 of the weights' file, the model's identity."""
-    content = save_safetensors({name: w.contiguous() for name, w in weights.items()})
+    """Write a model with these weights into a folder; returns the sha256 of the weights' file."""
+    content = to_bytes(weights)
     sha256 = hashlib.sha256(content).hexdigest()
-    description = {"model": model.config.model_dump(), "data": asdict(model.data), "weights_sha256": sha256}
-    write_atomically(folder / WEIGHTS, content)
-    write_atomically(folder / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
+    sections = {"model": model.config.model_dump(), "likelihood": model.likelihood_config.model_dump()}
+    files.write_bytes(folder / WEIGHTS, content)
+    files.write_json(
+        folder / CONFIG, {"format": FORMAT, **sections, "data": asdict(model.data), "weights_sha256": sha256}
+    )
     return sha256
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """A saved model's config.json: {"model": ..., "data": ..., "weights_sha256": ...}. ValueError for any other."""
+def to_bytes(weights: dict[str, Tensor]) -> bytes:
+    """The content of the weights' file; the same weights give the same bytes."""
+    return save_safetensors({name: weight.contiguous() for name, weight in weights.items()})
+
+
+def identity(model: Model) -> str:
+    """The sha256 of the weights' file that the model was loaded from, or of the file that `save` would write."""
+    return model.weights_sha256 or hashlib.sha256(to_bytes(model.network.state_dict())).hexdigest()
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """A model folder's config.json, migrated to today's format. ValueError for a folder that holds none, or another."""
     path = folder / CONFIG
-    try:
-        description = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{folder}: no {CONFIG} there; a model's folder holds {CONFIG} and {WEIGHTS}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    missing = [key for key in KEYS if not isinstance(description, dict) or key not in description]
+    content = files.read_json(path, f"{folder}: no {CONFIG} there; a model's folder holds {CONFIG} and {WEIGHTS}")
+    missing = [key for key in ("model", "data", "weights_sha256") if key not in content]
     if missing:
         raise ValueError(f"{path}: not a model of pixelcnn: no {', '.join(missing)} there")
-    return description
+    return check(ModelConfig, migrated(content, str(path)), str(path))
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """A saved model in evaluation mode. Executes nothing that the files hold.
+    """A saved model of any format, in evaluation mode. Executes nothing that the files hold.
 
     Raises ValueError when the weights are not those that config.json names, or do not fit the network.
     """
-    description = read_config(folder)
+    described = read_config(folder)
     content = (folder / WEIGHTS).read_bytes()
-    found, expected = hashlib.sha256(content).hexdigest(), description["weights_sha256"]
+    found, expected = hashlib.sha256(content).hexdigest(), described.weights_sha256
     if found != expected:
         raise ValueError(f"{folder / WEIGHTS}: sha256 is {found}, {CONFIG} says {expected}: changed or damaged")
-    section = config.check(config.ModelFile, {"model": description["model"]}, str(folder / CONFIG)).model
-    data = description["data"]
-    data = Data(**{**data, "shape": tuple(data["shape"]), "classes": tuple(data["classes"])})
-    model = build(section, data)
+    model = build(described.model, described.likelihood, described.data)
     try:
         model.network.load_state_dict(load_safetensors(content), strict=True)
     except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS}: {error}") from None
     model.network.to(device).eval()
-    return model
+    return replace(model, weights_sha256=found)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training's state (tensors and plain values), atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as handle:
-        torch.save(state, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(path)
+    with files.atomic(path) as file:
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

@@ -1,37 +1,86 @@
-"""The schema of params.yaml: frozen, strict and without defaults.
+"""What every section of params.yaml is made of: the base class, shared types, and errors that name the key.
 
-A default here would be a value that DVC cannot see change, so every value stands in params.yaml, once. What a stage
-reads is the part of params.yaml that dvc.yaml names under its `params`.
+Sections are frozen, strict and without defaults: a default here would be a value that DVC cannot see change, so every
+value stands in params.yaml. No torch here, so that a command that only reads params.yaml starts at once.
 """
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]  # of stages, folders, models
-Count = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pixelcnn.data.dataset import Split
+
 T = TypeVar("T", bound=BaseModel)
+
+# What had another name in an earlier release, for the message to whoever still writes the old one
+RENAMED = {
+    "pixelcnn++": "pixelcnnpp",
+    "imagenet32-vdo2016": "imagenet32_vdo2016",
+    "imagenet64-vdo2016": "imagenet64_vdo2016",
+    "imagenet32-box2017": "imagenet32_box2017",
+    "imagenet64-box2017": "imagenet64_box2017",
+}
+LONGEST_QUOTE = 200  # characters of a value that an error message repeats
 
 
 def _odd(size: int) -> int:
-    """A masked kernel has a centre."""
     if size % 2 == 0:
-        raise ValueError("is not an odd number")
+        raise ValueError("is not an odd number")  # a masked kernel has a centre
     return size
 
 
-def _odd_and_wider_than_a_pixel(size: int) -> int:
-    """A first kernel sees no pixel but those beside its centre."""
+def _odd_and_at_least_3(size: int) -> int:
     if size % 2 == 0 or size < 3:
-        raise ValueError("is not an odd number of at least 3")
+        raise ValueError("is not an odd number of at least 3")  # mask A excludes the centre
     return size
 
 
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]  # of stages, folders and models
+Count = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
 Kernel = Annotated[Count, AfterValidator(_odd)]
-FirstKernel = Annotated[Count, AfterValidator(_odd_and_wider_than_a_pixel)]
+FirstKernel = Annotated[Count, AfterValidator(_odd_and_at_least_3)]  # of a convolution with mask A
+
+# Of a model: "-map" makes the vector a location-dependent map (arXiv:1606.05328, equation 5), else it is a bias (eq. 4)
+Condition = Literal["none", "label", "label-map", "embedding", "embedding-map"]
+
+
+class Given(StrEnum):
+    """What a model is conditioned on besides the pixels that precede: the one object that other modules ask.
+
+    comparable: whether its NLL may stand beside likelihoods p(x). A label holds a few bits of an image; an embedding or
+    a code may hold much of it. task: the end of a registered model's name; versions of one name answer one question.
+    """
+
+    comparable: bool
+    task: str
+
+    def __new__(cls, value: str, comparable: bool, task: str) -> "Given":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.comparable, member.task = comparable, task
+        return member
+
+    NONE = "none", True, ""
+    LABEL = "label", True, "-class-conditional"
+    EMBEDDING = "embedding", False, "-embedding-conditional"
+    CODE = "code", False, "-autoencoder"
+
+    def of(self, split: "Split") -> "Tensor | None":
+        """The conditions of a split's images, one per image; None where the image itself is enough."""
+        match self:
+            case Given.LABEL:
+                return split.labels
+            case Given.EMBEDDING:
+                return split.embeddings
+        return None
 
 
 class Section(BaseModel):
@@ -40,292 +89,48 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Download(Section):
-    """Where the publisher's archives of one data set come from (pixelcnn.data.sources lists the sources)."""
+class Architecture(Section):
+    """The `model` section of a run; each folder of pixelcnn.architectures defines its own.
 
-    source: Literal[
-        "digits",
-        "texture",
-        "cifar10",
-        "imagenet32-vdo2016",
-        "imagenet64-vdo2016",
-        "imagenet32-box2017",
-        "imagenet64-box2017",
-    ]
-    origin: str = Field(min_length=1)  # "publisher", the URL of a folder that holds the files, or a local folder
-    verify: Literal["publisher", "any"]  # the publisher's sha256 and counts, or whatever lies there
-
-
-class Preprocess(Section):
-    """How a data set's images become Parquet shards and splits."""
-
-    validation_fraction: Fraction  # of the training images, chosen by a hash of seed and pixels
-    seed: Seed
-    images_per_shard: Count
-
-
-class Dataset(Section):
-    """One prepared data set: the stages download@NAME, preprocess@NAME and baseline@NAME."""
-
-    download: Download
-    preprocess: Preprocess
-
-
-class Classifier(Section):
-    """Embeddings from the top layer of a convolutional network trained on the data set's labels."""
-
-    source: Literal["classifier"]
-    dataset: Name  # whose images are embedded
-    network: Literal["resnet18", "resnet34", "resnet50"]  # torchvision's
-    dims: Count  # numbers of an embedding, the features that the classes are read from
-    seed: Seed
-    steps: Count
-    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation needs company
-    learning_rate: Annotated[float, Field(gt=0)]
-
-
-class EmbeddingsFile(Section):
-    """Embeddings that the user brings: a Parquet file with the columns split, image (its row there) and embedding."""
-
-    source: Literal["file"]
-    dataset: Name
-    path: str = Field(min_length=1)
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # by which DVC sees that the file has changed
-
-
-Embeddings = Annotated[Classifier | EmbeddingsFile, Field(discriminator="source")]
-
-
-# A "-map" is location-dependent: the vector becomes a map as large as the image (equation 5), else a bias (equation 4)
-Condition = Literal["none", "label", "label-map", "embedding", "embedding-map"]
-
-
-class GatedPixelCNN(Section):
-    """Gated PixelCNN (arXiv:1606.05328, section 2); sizes that the paper does not give are the user's."""
-
-    name: Literal["gated_pixelcnn"]
-    condition: Condition
-    num_layers: Count
-    hidden_channels: Count  # p of figure 2; a multiple of the data's channels
-    kernel_size: Kernel
-    first_kernel_size: FirstKernel
-    head_channels: Count
-    dropout: Fraction
-
-
-class PixelCNN(Section):
-    """PixelCNN (arXiv:1601.06759, section 3.5): residual blocks of masked convolutions, with its blind spot."""
-
-    name: Literal["pixelcnn"]
-    condition: Literal["none"]
-    num_layers: Count  # residual blocks after the first convolution
-    hidden_channels: Count  # h of figure 5
-    kernel_size: FirstKernel
-    first_kernel_size: FirstKernel
-    head_channels: Count
-
-
-class RowLSTM(Section):
-    """PixelRNN of Row LSTM layers (arXiv:1601.06759, section 3.1)."""
-
-    name: Literal["row_lstm"]
-    condition: Literal["none"]
-    num_layers: Count
-    hidden_channels: Count
-    kernel_size: Kernel
-    first_kernel_size: FirstKernel
-    head_channels: Count
-
-
-class DiagonalBiLSTM(Section):
-    """PixelRNN of Diagonal BiLSTM layers (arXiv:1601.06759, section 3.2)."""
-
-    name: Literal["diagonal_bilstm"]
-    condition: Literal["none"]
-    num_layers: Count
-    hidden_channels: Count
-    first_kernel_size: FirstKernel
-    head_channels: Count
-
-
-class PixelCNNPlusPlus(Section):
-    """PixelCNN++ (arXiv:1701.05517): whole pixels, and a mixture of discretised logistics."""
-
-    name: Literal["pixelcnn++"]
-    condition: Condition
-    hidden_channels: Count
-    num_resnets: Count  # per resolution and pass
-    num_resolutions: Annotated[int, Field(ge=1, le=3)]
-    num_mixtures: Count
-    dropout: Fraction
-
-
-class PixelCNNAutoencoder(Section):
-    """PixelCNN auto-encoder (arXiv:1606.05328, section 2.4): a code of so many numbers, decoded by a Gated PixelCNN."""
-
-    name: Literal["pixelcnn_autoencoder"]
-    condition: Literal["code-map"]
-    code: Count
-    encoder_channels: Count
-    num_layers: Count
-    hidden_channels: Count
-    kernel_size: Kernel
-    first_kernel_size: FirstKernel
-    head_channels: Count
-    dropout: Fraction
-
-
-class SquaredErrorAutoencoder(Section):
-    """A convolutional auto-encoder under a squared error: what the PixelCNN auto-encoder is compared with."""
-
-    name: Literal["squared_error_autoencoder"]
-    condition: Literal["code-map"]
-    code: Count
-    encoder_channels: Count
-    hidden_channels: Count  # of the deconvolutional decoder
-
-
-Architecture = (
-    GatedPixelCNN
-    | PixelCNN
-    | RowLSTM
-    | DiagonalBiLSTM
-    | PixelCNNPlusPlus
-    | PixelCNNAutoencoder
-    | SquaredErrorAutoencoder
-)
-Model = Annotated[Architecture, Field(discriminator="name")]
-ARCHITECTURES = [get_args(section.model_fields["name"].annotation)[0] for section in get_args(Architecture)]
-
-
-def given(condition: str) -> str:
-    """What a `condition` gives the network, however it does: "none", "label", "embedding" or "code"."""
-    return condition.removesuffix("-map")
-
-
-def task(model: dict[str, Any]) -> str:
-    """The end of a registered model's name: what a `model` section models, given what. One name, comparable numbers."""
-    match given(model["condition"]):
-        case "none":
-            return ""
-        case "label":
-            return "-class-conditional"
-        case "embedding":
-            return "-embedding-conditional"
-        case "code":
-            return f"-autoencoder-{model['code']}"
-    raise AssertionError(model["condition"])
-
-
-class ModelFile(Section):
-    """The `model` part of a saved model's config.json."""
-
-    model: Model
-
-
-class Train(Section):
-    """One run's training: whatever changes the weights."""
-
-    seed: Seed
-    steps: Count
-    batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0)]  # peak; linear warm-up, then a cosine to zero at `steps`
-    warmup_steps: Annotated[int, Field(ge=0)]
-    optimizer: Literal["adamw", "muon"]  # muon: of kernels; biases and gains by AdamW
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]  # of AdamW's averages; Muon's is the first
-    weight_decay: Annotated[float, Field(ge=0)]  # of kernels, not of biases
-    gradient_clip: Annotated[float, Field(gt=0)]  # global norm
-    ema_decay: Fraction
-    flips: bool  # mirror every other training image, left to right
-    precision: Literal["float32", "bfloat16"]  # bfloat16 by autocast, where the hardware has it
-    validate_every: Count  # steps
-
-    @model_validator(mode="after")
-    def warmup_ends(self) -> "Train":
-        """The warm-up is part of the budget."""
-        if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps: {self.warmup_steps} is not less than steps: {self.steps}")
-        return self
-
-
-class Run(Section):
-    """One experiment: the stages train@NAME, evaluate@NAME and register@NAME."""
-
-    description: str
-    dataset: Name
-    model: Model
-    train: Train
-
-
-class TrainProcess(Section):
-    """How often a training speaks and saves, and how many share it: no weight depends on it but by rounding and by what
-    dropout draws, so DVC does not watch it.
+    whole_pixels: the outputs at a pixel describe its channels jointly, which is the likelihood's affair; otherwise the
+    network orders the channels itself and describes each sub-pixel. only_likelihood: the one it goes with, if so.
     """
 
-    log_every: Count  # steps
-    checkpoint_every: Annotated[float, Field(gt=0)]  # seconds
-    pictures_every: Count  # steps between the sample grids in MLflow, of models that sample incrementally
-    processes: Count  # of this machine, started by torchrun; a GPU each, where there are GPUs
+    whole_pixels: ClassVar[bool] = False
+    only_likelihood: ClassVar[str | None] = None
+
+    name: str
+    condition: str
+
+    @property
+    def given(self) -> Given:
+        """What the network is conditioned on, however that enters it."""
+        return Given(self.condition.removesuffix("-map"))  # type: ignore[call-arg]  # a look-up by value
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the condition enters as a location-dependent map."""
+        return self.condition.endswith("-map")
+
+    @property
+    def task(self) -> str:
+        """The end of the registered model's name."""
+        return self.given.task
 
 
-class Evaluate(Section):
-    """What evaluation measures beside the whole test split."""
+class Likelihood(Section):
+    """The `likelihood` section of a run; each folder of pixelcnn.likelihoods defines its own.
 
-    batch_size: Count
-    num_train_images: Count  # for the paper's "test (train)"
-    samples_per_class: Count  # columns of the sample grid; a row per class, or as many rows as columns
-    seed: Seed
-    temperature: Annotated[float, Field(gt=0)]
+    joint: whether it can describe the channels of a pixel jointly, for networks of whole pixels.
+    """
 
+    joint: ClassVar[bool] = False
 
-class Baseline(Section):
-    """The multivariate Gaussian is fitted to at most this many training images."""
-
-    max_train_images: Count
-
-
-class Promotion(Section):
-    """When a new version of a registered model replaces its champion: the whole interval of its gain is above this."""
-
-    min_gain: Annotated[float, Field(ge=0)]  # bits/dim, on the same test images
-    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the two-sided interval of the mean gain
-
-
-class Params(Section):
-    """The whole of params.yaml."""
-
-    datasets: dict[Name, Dataset]
-    embeddings: dict[Name, Embeddings]  # each a data set too: the images of another, with an embedding each
-    runs: dict[Name, Run]
-    train: TrainProcess
-    evaluate: Evaluate
-    baseline: Baseline
-    promotion: Promotion
-
-    def images_of(self, dataset: str) -> str:
-        """The entry of `datasets` whose images a data set has: itself, or what an entry of `embeddings` embeds."""
-        return self.embeddings[dataset].dataset if dataset in self.embeddings else dataset
-
-    @model_validator(mode="after")
-    def names_are_known(self) -> "Params":
-        """A run's data set is an entry of `datasets` or `embeddings`; those of `embeddings` are of `datasets`."""
-        named = [
-            (f"embeddings.{key}", embeddings.dataset, [*self.datasets]) for key, embeddings in self.embeddings.items()
-        ]
-        named += [(f"runs.{key}", run.dataset, [*self.datasets, *self.embeddings]) for key, run in self.runs.items()]
-        for key, name, known in named:
-            if name not in known:
-                raise ValueError(f"{key}.dataset: {name!r} is not one of datasets: {', '.join(known)}")
-        for name in self.embeddings:
-            if name in self.datasets:
-                raise ValueError(
-                    f"embeddings.{name}: the name of a data set; it makes one of its own, so needs its own"
-                )
-        return self
+    name: str
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML 1.2 file holds, as plain Python objects. The only reader of YAML here, and DVC's own dialect."""
+    """What a YAML 1.2 file holds, as plain Python objects: DVC's own dialect, in which 1e-3 is a number."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -337,48 +142,55 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def load(path: Path) -> Params:
-    """The checked content of params.yaml.
-
-    Raises ValueError with a line for each unknown, missing or mistyped key: its full path, what stands there and what
-    was expected.
-    """
-    return check(Params, read_yaml(path), str(path))
-
-
 def check(schema: type[T], content: Any, where: str) -> T:
-    """`content` as a `schema`, or a ValueError with a line per fault that begins with `where`."""
+    """`content` as a `schema`. Raises ValueError with a line per fault: where, the key's path, the value, what is right."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        faults = [_fault(e["loc"], e["msg"], e["type"], e["input"]) for e in error.errors()]
+        faults = [_fault(_path(e["loc"], content), e["msg"], e["type"], e["input"]) for e in error.errors()]
         raise ValueError("\n".join(f"{where}: {fault}" for fault in faults)) from None
 
 
-def _discriminator(message: str) -> str:
-    """The key that tells the members of a union apart, which pydantic names in its own message."""
-    return "source" if "'source'" in message else "name"
+def quoted(value: Any) -> str:
+    """A value as an error message repeats it, cut."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
 
 
-def _fault(loc: tuple[int | str, ...], message: str, kind: str, given: Any) -> str:
-    # pydantic puts what tells the members of a union apart after their key, and "[key]" after a bad key of a mapping
-    tagged = [n for n, part in enumerate(loc) if n and loc[n - 1] == "model" and part in ARCHITECTURES]
-    tagged += [2] if loc[:1] == ("embeddings",) and len(loc) > 2 else []
-    parts = [part for n, part in enumerate(loc) if part != "[key]" and n not in tagged]
-    key = ".".join(str(part) for part in parts)
+def _path(loc: tuple[int | str, ...], content: Any) -> str:
+    """A key's path as it stands in the file: without the tags of unions, which pydantic puts after their key."""
+    parts = []
+    for part in loc:
+        is_mapping = isinstance(content, dict)
+        is_tag = is_mapping and part not in content and part in (content.get("name"), content.get("source"))
+        if part == "[key]" or is_tag:
+            continue
+        parts.append(str(part))
+        content = content[part] if is_mapping and part in content else None
+    return ".".join(parts)
+
+
+def _fault(key: str, message: str, kind: str, given: Any) -> str:
     message = message.removeprefix("Value error, ")
+    tag = "source" if "'source'" in message else "name"  # which pydantic names in its own message
     match kind:
         case "missing":
             return f"{key}: missing"
         case "extra_forbidden":
-            return f"{key}: unknown key (value {given!r}); is it misspelt?"
+            return f"{key}: unknown key (value {quoted(given)}); is it misspelt?"
         case "union_tag_not_found":
-            return f"{key}.{_discriminator(message)}: missing"
+            return f"{key}.{tag}: missing"
         case "union_tag_invalid":
-            tag = _discriminator(message)
-            return f"{key}.{tag}: {given[tag]!r} is not one of {message.rpartition(': ')[2]}"
-        case "value_error" if message.startswith("is "):
-            return f"{key}: {given!r} {message}"
+            return f"{key}.{tag}: {not_one_of(given[tag], message.rpartition(': ')[2])}"
+        case "value_error" if message.startswith(("is ", "has ")):
+            return f"{key}: {quoted(given)} {message}"
         case "value_error":
             return f"{key}.{message}" if key else message
-    return f"{key}: {given!r} is refused: {message[0].lower()}{message[1:]}"
+    return f"{key}: {quoted(given)} is refused: {message[0].lower()}{message[1:]}"
+
+
+def not_one_of(given: Any, known: str) -> str:
+    """That a name is unknown, with the known ones or with what it is called now."""
+    if isinstance(given, str) and given in RENAMED:
+        return f"{given!r} is called {RENAMED[given]!r} now"
+    return f"{quoted(given)} is not one of {known}"

@@ -1,11 +1,10 @@
-"""How the mathematics of a training is arranged on a device: precision, layout, compilation. No result changes by it
-beyond rounding. docs/training.md has the measurements, benchmarks/train_throughput.py repeats them.
+"""How the mathematics is arranged on a device: precision, memory format, compilation. No result changes by it beyond
+rounding. docs/training.md has the measurements, benchmarks/train_throughput.py repeats them.
 
-CPU: channels-last for convolutions of images of some size, which is 2 to 20% faster at 32x32, but 4% slower at 8x8.
-Recurrent layers take their states as rows and diagonals, and copy what lies otherwise: 4% to 14% slower. No
+CPU: channels-last for convolutions of images of some size, which is 2 to 20% faster at 32x32 but 4% slower at 8x8. No
 torch.compile, which gains at most 5% there over eager convolutions and costs a minute or more of start.
 CUDA: channels-last, which the tensor cores' convolutions want, and torch.compile, which fuses the gates, additions and
-paddings between them. PyTorch caches what it compiles between runs (TORCHINDUCTOR_CACHE_DIR says where).
+pads between them. PyTorch caches compiled kernels between runs (TORCHINDUCTOR_CACHE_DIR says where).
 """
 
 from collections.abc import Callable
@@ -14,32 +13,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LARGE = 16 * 16  # positions of an image, from which a CPU's convolutions want channels-last
-Forward = Callable[[Tensor, Tensor | None], Tensor]
+LARGE = 16 * 16  # positions of an image, from which convolutions on a CPU are faster in channels-last
 
-# Dense matrix products per second by the makers' data sheets, of names as torch.cuda.get_device_name has them
+# Dense matrix products per second by the vendors' data sheets, of names as torch.cuda.get_device_name has them
 PEAKS = {
     "bfloat16": {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12},
     "float32": {"H200": 67e12, "H100 PCIe": 51e12, "H100": 67e12, "A100": 19.5e12, "L40S": 91.6e12, "B200": 75e12},
 }
 
 
-def prepare(device: torch.device) -> None:
-    """Set up this process's convolutions. float32 means float32: TF32, which cuDNN would take, keeps 10 bits of 23.
+def default() -> torch.device:
+    """A GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    Shapes never change, so that trying cuDNN's algorithms once finds the fastest for all steps.
+
+def prepare(device: torch.device) -> None:
+    """Set up this process's convolutions. float32 means float32: TF32, cuDNN's default, has 10 bits of mantissa, not 23.
+
+    Shapes never change, so one trial of cuDNN's algorithms finds the fastest for all steps.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
 
 
-def arrange(network: nn.Module, positions: int, device: torch.device) -> None:
-    """Move a network to a device, in the layout that is fast there for images of so many positions."""
+def arrange(network: nn.Module, memory_format: torch.memory_format, positions: int, device: torch.device) -> None:
+    """Move a network to a device, in its memory format where that is faster for images of so many positions."""
     network.to(device)
-    recurrent = any(isinstance(module, nn.Conv1d) for module in network.modules())
-    if not recurrent and (device.type == "cuda" or positions >= LARGE):
-        network.to(memory_format=torch.channels_last)
+    if memory_format == torch.channels_last and (device.type == "cuda" or positions >= LARGE):
+        network.to(memory_format=memory_format)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -48,44 +50,45 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def dtype(device: torch.device, precision: str) -> torch.dtype:
-    """What products are computed in, by the settings and the hardware."""
+    """The dtype of matrix products, by the settings and the hardware."""
     return torch.bfloat16 if precision == "bfloat16" and has_bfloat16(device) else torch.float32
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the hardware rather than emulated."""
+    """Whether the hardware computes bfloat16 rather than emulating it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def forward(network: nn.Module, device: torch.device) -> Forward:
-    """The network's forward pass, compiled where that pays."""
-    return Compiled(network, "inductor") if device.type == "cuda" else network
+class CompiledObjective:
+    """A network's objective with its forward pass by torch.compile; eager for good, after one line, where that fails.
 
-
-class Compiled:
-    """A network's forward pass by torch.compile; eager for good, after one line, where the compiler fails.
-
-    A compiler is found wanting in its first call: what the device itself lacks (memory) is raised as it is.
+    Compilation happens in the first call. Out of memory is raised as it is: the compiler is not at fault.
     """
 
     def __init__(self, network: nn.Module, backend: str | Callable[..., Any]):
-        self.network = network
-        self.call: Callable[..., Any] = torch.compile(network, backend=backend, dynamic=False)
+        self.network: Any = network
+        network.compile(backend=backend, dynamic=False)
 
-    def __call__(self, x: Tensor, cond: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Nats per image, (B,)."""
         try:
-            return self.call(x, cond)
+            return self.network.objective(x, cond, generator)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            if self.call is self.network:
+            if self.network._compiled_call_impl is None:
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
             print(f"torch.compile: {reason[0]}; going on without", flush=True)
-            self.call = self.network
-            return self.network(x, cond)
+            self.network._compiled_call_impl = None
+            return self.network.objective(x, cond, generator)
+
+
+def objective(network: Any, device: torch.device) -> Callable[[Tensor, Tensor | None, torch.Generator], Tensor]:
+    """The network's objective, compiled where that pays."""
+    return CompiledObjective(network, "inductor") if device.type == "cuda" else network.objective
 
 
 def peak(device_name: str, precision: str) -> float | None:

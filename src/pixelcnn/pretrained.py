@@ -1,4 +1,4 @@
-"""The models that come with pixelcnn: wherever a model's folder is wanted, their names will do.
+"""The models that come with pixelcnn, which may be given by name wherever a model folder is expected.
 
 They lie in the package pixelcnn_pretrained, each as `pixelcnn models pack` wrote it (pixelcnn.tracking.model_package).
 """
@@ -6,11 +6,11 @@ They lie in the package pixelcnn_pretrained, each as `pixelcnn models pack` wrot
 from importlib.util import find_spec
 from pathlib import Path
 
-CONFIG = "config.json"  # what makes a folder a model's (pixelcnn.checkpoint, which would import torch here)
+CONFIG = "config.json"  # every model folder has it; not imported from pixelcnn.checkpoint, which imports torch
 
 
 def folders() -> dict[str, Path]:
-    """The folders of the models that are there, by name; none where the code of pixelcnn stands alone."""
+    """The model folders in pixelcnn_pretrained, by name; none where that package is not installed."""
     spec = find_spec("pixelcnn_pretrained")
     if spec is None or spec.origin is None:
         return {}
@@ -18,9 +18,9 @@ def folders() -> dict[str, Path]:
 
 
 def find(source: str | Path) -> Path:
-    """The folder that a name or a path means; a Path is never a name.
+    """The model folder that a name or a path means; a Path object is never a name.
 
-    Raises ValueError where there is neither, and for a name that is a model's folder here as well.
+    Raises ValueError where there is neither, and for a name that is also a model folder in the working directory.
     """
     path, shipped = Path(source), folders()
     if source in shipped:
@@ -29,12 +29,12 @@ def find(source: str | Path) -> Path:
         return shipped[str(source)]
     if not path.exists():
         raise ValueError(
-            f"{source}: neither a folder here nor what comes with pixelcnn ({', '.join(shipped) or 'nothing'}); a "
-            "model of the registry is models:/NAME@ALIAS or models:/NAME/VERSION"
+            f"{source}: neither a folder nor a model that comes with pixelcnn ({', '.join(shipped) or 'none'}); a "
+            "registered model is models:/NAME@ALIAS or models:/NAME/VERSION"
         )
     return path
 
 
-def unmistakable(folder: Path) -> str:
-    """How `find` is to be asked for this folder."""
+def unambiguous(folder: Path) -> str:
+    """The text by which `find` finds this folder, also where a model that comes with pixelcnn has its name."""
     return f"./{folder}" if str(folder) in folders() else str(folder)

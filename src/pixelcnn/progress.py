@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar where somebody watches, a few lines where a log is written."""
+"""Progress of long work on stderr: a bar on a terminal, a few lines in a log."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class Progress(Protocol):
-    """A context manager that is told how much more has been done."""
+    """A context manager whose `update` adds the number of units done."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -19,7 +19,7 @@ class Progress(Protocol):
 
 
 def progress(title: str, total: int, unit: str) -> Progress:
-    """The progress of `total` units (such as "B" or "images") of work called `title`."""
+    """A display of progress: `total` units (such as "B" or "images") of work called `title`."""
     if sys.stderr.isatty():
         bar: Progress = tqdm(desc=title, total=total, unit=unit, unit_scale=True)
         return bar
@@ -30,12 +30,12 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class _Lines:
-    """A line for each tenth that took its time, and one for the end: carriage returns make a log one endless line."""
+    """A line for each tenth of the work, SECONDS_BETWEEN_LINES apart, and one at the end: a bar would fill a log."""
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = self.tenths = 0
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -43,15 +43,15 @@ class _Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._say("ended early at" if kind else "done:")
+        self._print("ended early at" if kind else "done:")
 
     def update(self, n: int) -> None:
         self.done += n
         tenths = min(10 * self.done // max(self.total, 1), 10)
-        if self.tenths < tenths < 10 and time.monotonic() - self.said >= SECONDS_BETWEEN_LINES:
-            self._say(f"{10 * tenths}%,")
+        if self.tenths < tenths < 10 and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
+            self._print(f"{10 * tenths}%,")
         self.tenths = tenths
 
-    def _say(self, how_far: str) -> None:
-        print(f"{self.title}: {how_far} {self.done:,} {self.unit}", file=sys.stderr, flush=True)
-        self.said = time.monotonic()
+    def _print(self, state: str) -> None:
+        print(f"{self.title}: {state} {self.done:,} {self.unit}", file=sys.stderr, flush=True)
+        self.last_line = time.monotonic()

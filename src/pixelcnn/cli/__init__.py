@@ -1,4 +1,7 @@
-"""The command `pixelcnn`: the table of its verbs. A verb's module is imported only when that verb is used."""
+"""The command `pixelcnn`: one module for each verb, imported only when that verb is used.
+
+A verb's module has `arguments(parser)`, which declares its arguments, and `run(args)`. Its docstring is its help.
+"""
 
 import argparse
 import importlib
@@ -8,18 +11,18 @@ VERBS = {
     "results": "the NLL tables, and where samples and curves lie",
     "suite": "switch params.yaml to CIFAR-10 or ImageNet",
     "sample": "draw images from a model",
-    "complete": "draw what is missing of images, several times",
-    "reconstruct": "images from what an auto-encoder keeps of them",
-    "interpolate": "images between two images, along their codes or embeddings",
+    "complete": "draw the missing pixels of images, several times",
+    "reconstruct": "draw images from an auto-encoder's codes of images",
+    "interpolate": "draw images between two images, along their codes or embeddings",
     "models": "the registered models, and finished runs: list, show, download, pack, register",
     "score": "bits/dim of images under a model",
-    "compress": "images to a lossless archive, as small as the model's NLL",
-    "decompress": "an archive back to the same images",
+    "compress": "compress images losslessly, to about the size of their NLL",
+    "decompress": "restore the images of an archive",
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb; what a user can mend is one clear message and exit code 2."""
+    """Run one verb. An error that the user can correct is one message on stderr and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser(arguments[:1]).parse_args(arguments)
     try:
@@ -30,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser(used: list[str]) -> argparse.ArgumentParser:
-    """The verbs with their help lines; those that are used, with their arguments."""
+    """The parser of all verbs with their help lines; those in `used` also have their arguments."""
     parser = argparse.ArgumentParser(prog="pixelcnn", description="Exact-likelihood autoregressive image models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for verb, line in VERBS.items():
@@ -42,7 +45,3 @@ def _parser(used: list[str]) -> argparse.ArgumentParser:
             module.arguments(command)
             command.set_defaults(run=module.run)
     return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
-"""`pixelcnn compress`: images to a lossless archive, as small as the model's NLL.
+"""`pixelcnn compress`: compress images losslessly, to about the size of their NLL.
 
-Images of any size; larger ones are coded in tiles of the model's size. The pixels are kept to the bit, as 8-bit grey or
-RGB; names are kept without their endings, and metadata not at all. The same model is needed to decompress.
+Images may have any size; larger ones are coded in tiles of the model's size. Pixels are restored bit by bit, as 8-bit
+grey or RGB; names lose their suffixes, and metadata is not stored. Decompressing needs the same model.
 """
 
 import argparse
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pixelcnn import checkpoint
-from pixelcnn.cli import operands
-from pixelcnn.cli.sample import note_if_slow
-from pixelcnn.generation import compression as coding
+from pixelcnn import files
+from pixelcnn.cli import operands, output
+from pixelcnn.config import Given
+from pixelcnn.generation import compression
 from pixelcnn.model import Model
 from pixelcnn.progress import progress
 
@@ -29,16 +29,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the archive and say how large it is."""
+    """Write the archive and print its size."""
     model = operands.load_model(args.model)
     label = _label(model, args.label)
     images = _by_stem(operands.read_images(args.images, model))
-    note_if_slow(model)
-    total = coding.num_rows(model, [(image.shape[1], image.shape[2]) for image in images.values()], args.batch_size)
-    with progress("compress", total, "rows") as bar:
-        archive = coding.compress(model, images, args.batch_size, label, lambda _: bar.update(1))
-    checkpoint.write_atomically(args.out, archive)
-    _, payload = coding.unpack(archive)
+    output.note_if_slow(model)
+    sizes = [(image.shape[1], image.shape[2]) for image in images.values()]
+    with progress("compress", compression.num_rows(model, sizes, args.batch_size), "rows") as bar:
+        archive = compression.compress(model, images, args.batch_size, label, lambda _: bar.update(1))
+    files.write_bytes(args.out, archive)
+    _, payload = compression.unpack(archive)
     raw = sum(image.numel() for image in images.values())
     print(
         f"{args.out}: {len(images):,} images of {raw:,} bytes in {len(archive):,} bytes, of which the pixels "
@@ -50,16 +50,16 @@ def _label(model: Model, text: str | None) -> int | None:
     """The label of all images; None for an unconditional model."""
     if text is not None:
         return operands.label(model, text)
-    if model.given == "label":
-        raise ValueError("--label: missing; this model is class-conditional, so an archive is of one class")
+    if model.given is Given.LABEL:
+        raise ValueError("--label: missing; this model is class-conditional, so an archive holds images of one class")
     return None
 
 
 def _by_stem(given: operands.Images) -> dict[str, Tensor]:
-    """Images by the names that the archive gives them, without endings."""
+    """Images by the names that they have in the archive, without suffixes."""
     images: dict[str, Tensor] = {}
-    for name, image in zip(given.names, given.images, strict=True):
-        if Path(name).stem in images:
-            raise ValueError(f"{name}: a second image of the name {Path(name).stem}; rename it, or make two archives")
-        images[Path(name).stem] = image
+    for name, stem, image in zip(given.names, given.stems, given.images, strict=True):
+        if stem in images:
+            raise ValueError(f"{name}: a second image of the name {stem}; rename it, or make two archives")
+        images[stem] = image
     return images

@@ -1,4 +1,4 @@
-"""`pixelcnn models`: those that are registered and those that come with pixelcnn; into the registry and out of it.
+"""`pixelcnn models`: list, show and download registered models; pack finished runs and register them.
 
 A registered model is NAME, which means its champion, NAME@ALIAS or NAME/VERSION.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 import pixelcnn
-from pixelcnn import config, pretrained
+from pixelcnn import params, pretrained
+from pixelcnn.files import write_text
 
 MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
 
@@ -19,21 +20,21 @@ MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="every version of every registered model, and what comes with pixelcnn")
-    show = actions.add_parser("show", help="the card of a version: what, data, numbers, licence")
+    actions.add_parser("list", help="every version of every registered model, and the models that come with pixelcnn")
+    show = actions.add_parser("show", help="the model card of a version: system, data, scores, licence")
     show.add_argument("model", metavar="MODEL", help=MODEL)
-    download = actions.add_parser("download", help="a folder that needs neither registry nor network")
+    download = actions.add_parser("download", help="a version as a folder, which is used without registry and network")
     download.add_argument("model", metavar="MODEL", help=MODEL)
     download.add_argument("-o", "--out", type=Path, help="the folder (default: NAME-VERSION, here)")
-    pack = actions.add_parser("pack", help="a run of this project as a folder, to be registered elsewhere")
+    pack = actions.add_parser("pack", help="a finished run of this project as a folder, to be registered elsewhere")
     pack.add_argument("entry", metavar="RUN", help="a finished entry of params.yaml's runs")
     pack.add_argument("-o", "--out", type=Path, required=True, help="a new folder")
-    register = actions.add_parser("register", help="a version of what `pack` made or of what comes with pixelcnn")
-    register.add_argument("model", metavar="FOLDER", help=f"that `pack` made, or {_shipped()}")
+    register = actions.add_parser("register", help="a folder that `pack` made, or a model that comes with pixelcnn")
+    register.add_argument("model", metavar="FOLDER", help=f"a folder that `pack` made, or {_bundled()}")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what ACTION says."""
+    """Run one ACTION."""
     if args.action == "pack":
         _pack(args.entry, args.out)
         return
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
                 _register(args.model)
 
 
-def _shipped() -> str:
+def _bundled() -> str:
     return ", ".join(pretrained.folders()) or "none"
 
 
@@ -74,7 +75,7 @@ def _list() -> None:
     print(
         tabulate(rows, headers, floatfmt=("", "", "", ".3f", ".3f"), missingval="") if rows else "no model registered"
     )
-    print(f"\nwith pixelcnn: {_shipped()}; `pixelcnn models register NAME` puts one into this list")
+    print(f"\nwith pixelcnn: {_bundled()}; `pixelcnn models register NAME` puts one into this list")
 
 
 def _show(address: str) -> None:
@@ -95,29 +96,28 @@ def _download(address: str, out: Path | None) -> None:
     source = registry.fetch(address)
     pixelcnn.load(source)  # refuses damaged weights before anything is written
     shutil.copytree(source, folder)
-    (folder / "README.md").write_text(f"# {version.name}, version {version.version}\n\n{version.card}\n")
-    name = pretrained.unmistakable(folder)
+    write_text(folder / "README.md", f"# {version.name}, version {version.version}\n\n{version.card}\n")
+    name = pretrained.unambiguous(folder)
     print(f'{folder}: pixelcnn.load("{name}") in Python, `pixelcnn sample {name}` here')
 
 
 def _pack(run: str, out: Path) -> None:
-    from pixelcnn.tracking import model_package as candidate
+    from pixelcnn.tracking import model_package
 
-    candidate.pack(run, config.load(Path("params.yaml")), Path("models") / run, Path("reports"), out)
-    name = pretrained.unmistakable(out)
+    model_package.pack(run, params.load(Path("params.yaml")), Path("models") / run, Path("reports"), out)
+    name = pretrained.unambiguous(out)
     print(f"{out}: `pixelcnn models register {name}` in another project, `pixelcnn sample {name}` anywhere")
 
 
 def _register(model: str) -> None:
     from pixelcnn import checkpoint
-    from pixelcnn.tracking import registry
-    from pixelcnn.tracking import runs as tracking
+    from pixelcnn.tracking import registry, runs
     from pixelcnn.tracking.model_package import unpack
 
-    promotion = config.load(Path("params.yaml")).promotion
-    candidate = unpack(pretrained.find(model))
-    receipt = registry.register(candidate, promotion.min_gain, promotion.confidence)
-    data = checkpoint.read_config(candidate.folder)["data"]
-    with tracking.run_of_weights(data["dataset"], receipt.weights_sha256, candidate.run):
-        tracking.measured(candidate.scores, {"samples": candidate.samples, "evaluation": candidate.nll})
-    print(f"{receipt.name} version {receipt.version} ({', '.join(receipt.aliases) or 'no alias'}): {receipt.reason}")
+    promotion = params.load(Path("params.yaml")).promotion
+    package = unpack(pretrained.find(model))
+    report = registry.register(package, promotion.min_gain, promotion.confidence)
+    data = checkpoint.read_config(package.folder).data
+    with runs.run_of_weights(data.dataset, report.weights_sha256, package.run):
+        runs.measured(package.scores.model_dump(), {"samples": package.samples, "evaluation": package.nll})
+    print(f"{report.name} version {report.version} ({', '.join(report.aliases) or 'no alias'}): {report.reason}")

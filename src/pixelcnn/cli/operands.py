@@ -1,4 +1,4 @@
-"""What the verbs' arguments mean: MODEL, IMAGES, --label and numbers, read once, refused in one way."""
+"""The operands that several verbs take: MODEL, IMAGES, --label and numbers, parsed and checked in one place."""
 
 import argparse
 import re
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 import pixelcnn
-from pixelcnn import pretrained
-from pixelcnn.data.dataset import Split, SplitName, read_card, read_split
-from pixelcnn.generation import grids as pictures
+from pixelcnn import api, device, pretrained
+from pixelcnn.config import Given
+from pixelcnn.data import image_files
+from pixelcnn.data.dataset import Split, SplitName, read_info, read_split
+from pixelcnn.data.images import check_images
 from pixelcnn.model import Model
 
 MODEL = (
@@ -29,12 +31,17 @@ PREPARED = re.compile(r"(?P<folder>.+):(?P<split>train|validation|test)(?::(?P<n
 
 @dataclass(frozen=True)
 class Images:
-    """Images (C, h, w) uint8 of any size, their names, and what a prepared data set knows of them."""
+    """Images (C, h, w) uint8 of any size, their names, and their labels and embeddings if a data set has them."""
 
     names: list[str]
     images: list[Tensor]
     labels: Tensor | None = None
     embeddings: Tensor | None = None
+
+    @property
+    def stems(self) -> list[str]:
+        """The names without suffixes."""
+        return [Path(name).stem for name in self.names]
 
 
 # Numbers
@@ -57,24 +64,17 @@ def seed(text: str) -> int:
 # MODEL and its label
 
 
-def load_model(text: str, device: str | None = None) -> Model:
-    """The model of a folder or of the registry, on `device`: by default a GPU if there is one."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return pixelcnn.load(text, device)
+def load_model(text: str, on: str | None = None) -> Model:
+    """The model that MODEL means, on the device `on`: by default a GPU if there is one."""
+    return pixelcnn.load(text, on or str(device.default())).inner
 
 
 def label(model: Model, text: str) -> int:
-    """The label that a class's name or its number stands for."""
-    classes = model.data.classes
-    if model.given != "label":
-        raise ValueError(f"--label: this model is not class-conditional (its condition is {model.config.condition!r})")
-    if text in classes:
-        return classes.index(text)
-    if text.isdecimal() and int(text) < len(classes):
-        return int(text)
-    names = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-    raise ValueError(f"--label: {text!r} is neither of 0 ... {len(classes) - 1} nor one of {names}")
+    """The label of a class, given by its name or number. Raises ValueError where the model has no such class."""
+    try:
+        return api.Model(model).label(text)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
 
 
 # IMAGES
@@ -83,36 +83,36 @@ def label(model: Model, text: str) -> int:
 def read_images(operands: Sequence[str], model: Model) -> Images:
     """The images of IMAGES, with the model's channels and levels.
 
-    Raises ValueError naming the file, the split or the folder that is not such.
+    Raises ValueError with the file, split or folder that is not as it should be.
     """
     prepared = [match for match in map(PREPARED.fullmatch, operands) if match]
     if prepared and len(operands) > 1:
-        raise ValueError(f"IMAGES: {prepared[0].group()} is a prepared split, which stands alone")
+        raise ValueError(f"IMAGES: {prepared[0].group()} is a prepared split, to which no other images can be added")
     if prepared:
         return _of_split(Path(prepared[0]["folder"]), prepared[0]["split"], prepared[0]["num"], model)
     files = [path for operand in operands for path in _files(Path(operand))]
     channels, levels = model.shape[0], model.data.levels
-    return Images([path.name for path in files], [pictures.read(path, channels, levels) for path in files])
+    return Images([path.name for path in files], [image_files.read(path, channels, levels) for path in files])
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in pictures.SUFFIXES)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in image_files.SUFFIXES)
     if not files:
-        raise ValueError(f"{path}: holds no file that ends in {', '.join(pictures.SUFFIXES)}")
+        raise ValueError(f"{path}: holds no file that ends in {', '.join(image_files.SUFFIXES)}")
     return files
 
 
 def _of_split(folder: Path, name: str, num: str | None, model: Model) -> Images:
-    card = read_card(folder)
-    if (card.shape, card.levels) != (model.shape, model.data.levels):
+    info = read_info(folder)
+    if (info.shape, info.levels) != (model.shape, model.data.levels):
         raise ValueError(
-            f"{folder}: images of {card.shape} with {card.levels} levels, the model's are {model.shape} with "
+            f"{folder}: images of {info.shape} with {info.levels} levels, the model's are {model.shape} with "
             f"{model.data.levels}"
         )
     split = read_split(folder, cast(SplitName, name)).part(slice(None if num is None else int(num)))
-    labels = split.labels if card.classes == model.data.classes else None
+    labels = split.labels if info.classes == model.data.classes else None
     names = [f"{name}-{n:05d}" for n in range(len(split.images))]
     return Images(names, list(split.images), labels, split.embeddings)
 
@@ -120,19 +120,18 @@ def _of_split(folder: Path, name: str, num: str | None, model: Model) -> Images:
 def as_split(given: Images, model: Model, label_text: str | None) -> Split:
     """Images of the model's own size as a split, with the conditions that the model needs.
 
-    Raises ValueError for another size, and where neither --label nor the data set says what the model is to be given.
+    Raises ValueError for another size, and where neither --label nor the data set has the condition.
     """
-    _, height, width = model.shape
-    for name, image in zip(given.names, given.images, strict=True):
-        if tuple(image.shape) != model.shape:
-            raise ValueError(
-                f"{name}: is {image.shape[2]} x {image.shape[1]} pixels, the model's images are {width} x {height}"
-            )
+    channels, height, width = model.shape
+    images = [
+        check_images(image, channels, model.data.levels, (height, width), name)
+        for name, image in zip(given.names, given.images, strict=True)
+    ]  # (1, C, H, W) each
     labels = given.labels
     if label_text is not None:
-        labels = torch.full((len(given.images),), label(model, label_text))
-    if model.given == "label" and labels is None:
+        labels = torch.full((len(images),), label(model, label_text))
+    if model.given is Given.LABEL and labels is None:
         raise ValueError("--label: missing; this model is class-conditional and these images come without labels")
-    if model.given == "embedding" and given.embeddings is None:
+    if model.given is Given.EMBEDDING and given.embeddings is None:
         raise ValueError("IMAGES: this model needs an embedding of each, which a prepared data set with embeddings has")
-    return Split(torch.stack(given.images), labels, given.embeddings)
+    return Split(torch.cat(images), labels, given.embeddings)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pixelcnn import config
+from pixelcnn import params
 from pixelcnn.reporting.tables import summary
 
 NEXT_STEPS = """
@@ -16,11 +16,11 @@ Next:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--next-steps", action="store_true", help="also say what to type next")
+    parser.add_argument("--next-steps", action="store_true", help="also print the commands to try next")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the tables of reports/."""
-    print(summary(Path("reports"), config.load(Path("params.yaml"))))
+    print(summary(Path("reports"), params.load(Path("params.yaml"))))
     if args.next_steps:
         print(NEXT_STEPS)

@@ -1,33 +1,32 @@
 """`pixelcnn sample`: draw images from a model.
 
 The same seed gives the same images, whatever the batch size. A class-conditional model without --label gets a row for
-each class, a model of embeddings a row for each embedding; --num is then rounded up to whole rows.
+each class, an embedding-conditional model a row for each embedding; --num is then rounded up to whole rows.
 """
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pixelcnn.cli import operands
-from pixelcnn.generation.grids import save_grid, write
-from pixelcnn.generation.sampling import in_float64, is_incremental, sample
+from pixelcnn.cli import operands, output
+from pixelcnn.config import Given
+from pixelcnn.generation.grids import save_grid
+from pixelcnn.generation.sampling import in_float64, sample
 from pixelcnn.model import Model
 from pixelcnn.progress import progress
 
-Row = tuple[str, Tensor | None]  # its name and what its images are conditioned on
+Row = tuple[str, Tensor | None]  # its name and the condition of its images
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="a .png for a grid, or a folder for a PNG each")
     parser.add_argument("--num", type=operands.count, default=64, help="how many images (default: %(default)s)")
-    drawing(parser)
+    output.drawing_arguments(parser)
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--label", action="append", help="a class, by name or number; repeat it for more rows")
     given.add_argument(
@@ -38,20 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def drawing(parser: argparse.ArgumentParser) -> None:
-    """Declare what every verb that draws takes."""
-    parser.add_argument("--seed", type=operands.seed, default=0, help="(default: %(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1: likelier, less diverse images (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--batch-size", type=operands.count, default=64, help="images drawn together (default: %(default)s)"
-    )
-
-
 def run(args: argparse.Namespace) -> None:
     """Draw the images and write them."""
-    check_out(args.out)
+    output.check_out(args.out)
     model = operands.load_model(args.model)
     rows = _rows(model, args.label, args.embedding)[: args.num]
     columns = -(-args.num // len(rows))
@@ -63,13 +51,13 @@ def run(args: argparse.Namespace) -> None:
         wide = columns if len(rows) > 1 else math.ceil(math.sqrt(columns))
         save_grid(args.out, images, wide, model.data.levels, names if len(rows) > 1 else ())
     else:
-        write_each(args.out, {f"{n:05d}": image for n, image in enumerate(images)}, model)
+        output.write_images(args.out, {f"{n:05d}": image for n, image in enumerate(images)}, model.data.levels)
     order = f", {columns} of each: {', '.join(names)}" if len(rows) > 1 else ""
     print(f"{args.out}: {len(images)} images{order}")
 
 
 def _draw(model: Model, num: int, cond: Tensor | None, args: argparse.Namespace) -> Tensor:
-    note_if_slow(model)
+    output.note_if_slow(model)
     num_rows = -(-num // args.batch_size) * model.shape[1]
     generator = torch.Generator().manual_seed(args.seed)
     with progress("sample", num_rows, "rows") as bar:
@@ -79,7 +67,7 @@ def _draw(model: Model, num: int, cond: Tensor | None, args: argparse.Namespace)
 
 
 def _rows(model: Model, labels: list[str] | None, files: list[str] | None) -> list[Row]:
-    """The rows of the grid, one that has no name and no condition for an unconditional model."""
+    """The rows of the grid; one without a name and a condition for an unconditional model."""
     classes = model.data.classes
     if labels is not None:
         chosen = [operands.label(model, text) for text in labels]
@@ -87,45 +75,23 @@ def _rows(model: Model, labels: list[str] | None, files: list[str] | None) -> li
     if files is not None:
         return _of_embeddings(model, files)
     match model.given:
-        case "none":
+        case Given.NONE:
             return [("", None)]
-        case "label":
+        case Given.LABEL:
             return [(name, torch.tensor(n)) for n, name in enumerate(classes)]
-        case "embedding":
+        case Given.EMBEDDING:
             raise ValueError("--embedding: missing; this model draws images of given embeddings")
-    raise ValueError(f"MODEL: this model draws images of a {model.given}, which is made of an image")
+    raise ValueError(f"MODEL: this model draws images of a {model.given}; `pixelcnn reconstruct` makes it of an image")
 
 
 def _of_embeddings(model: Model, files: list[str]) -> list[Row]:
-    if model.given != "embedding":
+    if model.given is not Given.EMBEDDING:
         raise ValueError(f"--embedding: this model takes none (its condition is {model.config.condition!r})")
     rows: list[Row] = []
     for file in files:
         values = np.load(file, allow_pickle=False)
         if values.ndim not in (1, 2) or values.dtype.kind != "f":
             raise ValueError(f"{file}: {values.dtype} {values.shape} is not floats of shape (D,) or (N, D)")
-        each = torch.from_numpy(np.atleast_2d(values)).float()
+        each = torch.from_numpy(np.atleast_2d(values)).float()  # (N, D)
         rows += [(f"{Path(file).stem} {n}" if len(each) > 1 else Path(file).stem, h) for n, h in enumerate(each)]
     return rows
-
-
-# What `complete` does alike
-
-
-def check_out(out: Path) -> None:
-    """Before the work: refuse what would be written in a way that the user does not mean."""
-    if out.suffix not in ("", ".png"):
-        raise ValueError(f"--out: {out} is neither a .png file nor a folder (whose name has no dot)")
-
-
-def write_each(folder: Path, images: dict[str, Tensor], model: Model) -> None:
-    """A PNG for each image, by name; `pixelcnn.generation.grids.read` returns the same integers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, image in images.items():
-        write(folder / f"{name}.png", image, model.data.levels)
-
-
-def note_if_slow(model: Model) -> None:
-    """Say on stderr when a network has to be evaluated in full again and again."""
-    if not is_incremental(model):
-        print(f"note: {model.config.name} passes over the whole image for every sub-pixel: slow", file=sys.stderr)

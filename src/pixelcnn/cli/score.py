@@ -1,6 +1,7 @@
 """`pixelcnn score`: bits/dim of images under a model, lower is better; their mean and its standard error.
 
-Under an auto-encoder, bits/dim given each image's own code, which is not counted.
+Of an auto-encoder: bits/dim given each image's own code, whose bits are not counted. A ≤ marks upper bounds, of models
+whose NLL is not exact.
 """
 
 import argparse
@@ -10,10 +11,10 @@ import pandas as pd
 
 from pixelcnn.cli import operands
 from pixelcnn.evaluation.nll import nll, score
-from pixelcnn.likelihoods.categorical import bits_per_dim
+from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.progress import progress
 
-MOST_ROWS = 20  # on the terminal
+MAX_ROWS = 20  # printed on the terminal
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,14 +22,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=operands.IMAGES)
     parser.add_argument("-o", "--out", type=Path, help="the table as a .parquet or .csv file")
-    parser.add_argument("--label", help="the images' class, by name or number; those of a prepared split are known")
+    parser.add_argument("--label", help="the images' class, by name or number; a prepared split has its own labels")
     parser.add_argument(
         "--batch-size", type=operands.count, default=64, help="images evaluated together (default: %(default)s)"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, write or print the table, and print the mean."""
+    """Score the images, write or print the table, and print the mean."""
     if args.out and args.out.suffix not in (".parquet", ".csv"):
         raise ValueError(f"--out: {args.out} ends neither in .parquet nor in .csv")
     model = operands.load_model(args.model)
@@ -42,15 +43,16 @@ def run(args: argparse.Namespace) -> None:
     _show(table, args.out)
     total = score(nats, model.dims)
     error = f" +- {total.standard_error:.4f}" if total.num_images > 1 else ""
-    print(f"{total.bits_per_dim:.4f}{error} bits/dim, the mean of {total.num_images:,} image(s)")
+    bound = "" if model.network.exact else "≤ "
+    print(f"{bound}{total.bits_per_dim:.4f}{error} bits/dim, the mean of {total.num_images:,} image(s)")
 
 
 def _show(table: pd.DataFrame, out: Path | None) -> None:
     """Write the table, or print its first rows."""
     if out is None:
-        print(table[:MOST_ROWS].to_string(index=False, float_format="{:.4f}".format))
-        if len(table) > MOST_ROWS:
-            print(f"... and {len(table) - MOST_ROWS:,} more; -o scores.parquet keeps them all")
+        print(table[:MAX_ROWS].to_string(index=False, float_format="{:.4f}".format))
+        if len(table) > MAX_ROWS:
+            print(f"... and {len(table) - MAX_ROWS:,} more; -o scores.parquet writes them all")
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".csv":

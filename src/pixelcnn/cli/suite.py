@@ -1,9 +1,11 @@
-"""`pixelcnn suite`: make a ready-made suite the params.yaml; the old one is kept."""
+"""`pixelcnn suite`: replace params.yaml by a ready-made suite; the old file is renamed, not lost."""
 
 import argparse
 import json
 import re
 from pathlib import Path
+
+from pixelcnn.files import write_text
 
 SUITES = Path(__file__).parent.parent / "suites"
 PARAMS = Path("params.yaml")
@@ -11,14 +13,14 @@ PARAMS = Path("params.yaml")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", nargs="?", help="one of the list")
+    parser.add_argument("name", nargs="?", help="one of those that --list prints")
     parser.add_argument("--list", action="store_true", help="the suites and what they are for")
     parser.add_argument("--origin", help="a folder with the archives, or the URL of one (default: the publisher's)")
     parser.add_argument(
         "--verify",
         choices=("publisher", "any"),
         default="publisher",
-        help="any: take archives that are not, to the byte, the publisher's; the report says so (default: publisher)",
+        help="any: accept archives that differ from the publisher's; the report says so (default: publisher)",
     )
 
 
@@ -32,10 +34,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"suite: {args.name!r} is not one of {', '.join(known)}")
     text = _with_source(known[args.name].read_text(), args.origin, args.verify)
     if PARAMS.exists() and PARAMS.read_text() != text:
-        kept = _free_name(PARAMS)
-        PARAMS.rename(kept)
-        print(f"the old params.yaml is {kept}")
-    PARAMS.write_text(text)
+        backup = _free_name(PARAMS)
+        PARAMS.rename(backup)
+        print(f"the old params.yaml is {backup}")
+    write_text(PARAMS, text)
     print(f"params.yaml is the suite {args.name}; `dvc repro` runs it")
 
 

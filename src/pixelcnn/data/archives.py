@@ -1,8 +1,10 @@
-"""Readers of the publishers' archives: streams of (name, image, label) that refuse whatever the format does not hold.
+"""Readers of the publishers' archives: streams of (name, image, label), strict about each format.
 
 Nothing is extracted to disk and no pickle is executed. A ValueError names the archive, the member and what is wrong.
-Shape letters: C channels, H rows, W columns. An image is uint8 (C, H, W), or the bytes of a PNG file of that size,
-which `decode_png` turns into one: decoding is slow, so the caller may spread it over processes.
+An image is uint8 (C, H, W), or the bytes of a PNG file of that size, which `decode_png` decodes: that is slow, so the
+caller may spread it over processes.
+
+Shapes: N rows of a batch, C channels, H rows, W columns.
 """
 
 import gzip
@@ -19,28 +21,21 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelcnn.data import texture
 from pixelcnn.data.pickles import load_batch
-from pixelcnn.data.sources import Layout, PublishedSplit, Source
+from pixelcnn.data.sources import Item, PublishedSplit, Source
 
 Image = npt.NDArray[np.uint8]
-Item = tuple[str, bytes | Image, int | None]
 
 CIFAR10_BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
 IMAGENET_BATCHES = {"train": tuple(f"train_data_batch_{k}" for k in range(1, 11)), "test": ("val_data",)}
 TAR_BLOCK = 512  # bytes
 
 
-def read_images(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
-    """Every image of the publisher's `split`, in the archives' order, as (name, image or PNG bytes, label or None).
-
-    The name says archive, member and row. Labels count from 0. Raises ValueError for whatever is missing or damaged.
-    """
-    yield from _READERS[source.layout](source, folder, split)
-
-
 def decode_png(png: bytes, shape: tuple[int, int, int], name: str) -> Image:
-    """The pixels (C, H, W) of an 8-bit RGB (or, for C = 1, grey) PNG of just that size; ValueError with `name`."""
+    """Decode an 8-bit RGB (or, for C = 1, grey) PNG to pixels (C, H, W).
+
+    Raises ValueError, which begins with `name`, for another format, mode or size than `shape`.
+    """
     from PIL import Image as Pillow
 
     channels, height, width = shape
@@ -49,43 +44,30 @@ def decode_png(png: bytes, shape: tuple[int, int, int], name: str) -> Image:
         found = (picture.format, picture.mode, picture.size)  # the header alone: no pixel is unpacked yet
         pixels = np.asarray(picture) if found == expected else None
     if pixels is None:
-        raise ValueError(f"{name}: is {_looks(*found)}, expected {_looks(*expected)}")
-    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+        raise ValueError(f"{name}: is {_described(*found)}, expected {_described(*expected)}")
+    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))  # (C, H, W)
 
 
-def _looks(kind: str | None, mode: str, size: tuple[int, int]) -> str:
+def _described(kind: str | None, mode: str, size: tuple[int, int]) -> str:
     return f"a {kind} image of mode {mode} and {size[0]}x{size[1]} pixels"
 
 
-def _digits(source: Source, _folder: Path, split: PublishedSplit) -> Iterator[Item]:
-    """scikit-learn's digits in its own order; the last ones, by other writers for the most part, are the test split."""
-    from sklearn.datasets import load_digits
-
-    data, labels = load_digits(return_X_y=True)
-    end = source.num_images["train"]
-    rows = slice(None, end) if split == "train" else slice(end, None)
-    yield from _rows(source, f"digits: {split}", data[rows].astype(np.uint8), labels[rows])
-
-
-def _texture(source: Source, _folder: Path, split: PublishedSplit) -> Iterator[Item]:
-    """The texture's images, drawn from a seed for each split."""
-    images = texture.draw(source.num_images[split], seed={"train": 0, "test": 1}[split])
-    yield from ((f"texture: {split} {n}", image, None) for n, image in enumerate(images))
-
-
-def _cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
-    """Batches of planar rows, Python 2 pickles in a tar.gz."""
+def read_cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Read CIFAR-10: batches of planar rows, Python 2 pickles in a tar.gz."""
     yield from _batches(source, folder, split, CIFAR10_BATCHES[split], _tar_members)
 
 
-def _downsampled_imagenet(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
-    """Batches of planar rows, pickles or npz files in zips. A batch of some 128,000 images is in memory at a time."""
+def read_downsampled_imagenet(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Read ImageNet of 2017: batches of planar rows, pickles or npz files in zips.
+
+    One batch is in memory at a time, about 128,000 images.
+    """
     yield from _batches(source, folder, split, IMAGENET_BATCHES[split], _zip_members)
 
 
-def _numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
-    """PNG files in a tar, without labels."""
-    limit = 2 * math.prod(source.shape) + 2**16  # noise does not compress; the rest is metadata
+def read_numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Read ImageNet of 2016: PNG files in a tar, without labels."""
+    limit = 2 * math.prod(source.shape) + 2**16  # noise does not compress; the rest is for metadata
     for archive in source.files_in(folder, split):
         path = folder / archive.file
         for name, stream in _tar_members(path, limit):
@@ -96,17 +78,8 @@ def _numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Itera
                 yield where, png, None
 
 
-_READERS: dict[Layout, Callable[[Source, Path, PublishedSplit], Iterator[Item]]] = {
-    "digits": _digits,
-    "texture": _texture,
-    "cifar10-python": _cifar10,
-    "numbered-png-tar": _numbered_pngs,
-    "downsampled-imagenet": _downsampled_imagenet,
-}
-
-
 def _batch_limit(source: Source, split: PublishedSplit, num_batches: int) -> int:
-    """Bytes that no batch exceeds: an equal share of the split, 1,000 bytes a row for labels and names, and some."""
+    """An upper bound on a batch's bytes: an equal share of the split, 1,000 bytes a row for labels and names, 1 MiB."""
     rows = math.ceil(source.num_images[split] / num_batches)
     return rows * (math.prod(source.shape) + 1000) + 2**20
 
@@ -118,7 +91,7 @@ def _batches(
     wanted: tuple[str, ...],
     members: Callable[[Path, int], Iterator[tuple[str, IO[bytes]]]],
 ) -> Iterator[Item]:
-    """The rows of the `wanted` batches, each of which must be in one of the split's archives once."""
+    """The rows of the `wanted` batches, each of which must occur exactly once in the split's archives."""
     archives, limit = source.files_in(folder, split), _batch_limit(source, split, len(wanted))
     seen: set[str] = set()
     for archive in archives:
@@ -132,15 +105,15 @@ def _batches(
                 raise ValueError(f"{where}: the batch {batch} is there twice")
             seen.add(batch)
             content = _read_npz(stream, where, limit) if suffix == ".npz" else _read_pickle(stream, where)
-            yield from _rows(source, where, content["data"], content["labels"])
-            del content  # before the next batch is read
+            yield from labelled_rows(source, where, content["data"], content["labels"])
+            del content  # frees the memory before the next batch is read
     if missing := [batch for batch in wanted if batch not in seen]:
         paths = ", ".join(str(folder / archive.file) for archive in archives)
         raise ValueError(f"{paths}: lacks {', '.join(missing)}")
 
 
-def _rows(source: Source, where: str, data: Any, labels: Any) -> Iterator[Item]:
-    """The images and labels of planar rows, once they are what the source says."""
+def labelled_rows(source: Source, where: str, data: Any, labels: Any) -> Iterator[Item]:
+    """The images and labels of planar rows (N, C*H*W). Raises ValueError where they are not what the source says."""
     width = math.prod(source.shape)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != width:
         found = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
@@ -183,9 +156,9 @@ def _read_pickle(stream: IO[bytes], where: str) -> dict[str, Any]:
 
 
 def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """The plain files of a tar or tar.gz of at most `limit` bytes each; a stream is read before the next is asked for.
+    """The plain files of a tar or tar.gz, of at most `limit` bytes each. Each stream must be read before the next.
 
-    tarfile takes a torn archive for a whole one when it tears between two members, so its end mark is looked for.
+    tarfile accepts an archive that is truncated between two members, so the end-of-archive mark is checked here.
     """
     opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
     with opened as raw:
@@ -194,7 +167,7 @@ def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
         while True:
             with _refusing(path, "is damaged or truncated"):
                 member = tar.next()
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
+                tar.members.clear()  # type: ignore[attr-defined]  # else a million of them stay in memory
             if member is None:
                 break
             _check_name(f"{path}: {member.name}", member.name)
@@ -208,13 +181,13 @@ def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
             yield member.name, stream
         with _refusing(path, "is damaged or truncated"):
             end = raw.read(TAR_BLOCK)
-            raw.read(2**20)  # the padding: gzip compares its checksum at the very end
+            raw.read(2**20)  # the padding: gzip checks the checksum at the very end
         if end != bytes(TAR_BLOCK):
             raise ValueError(f"{path}: is damaged or truncated: it lacks the mark that ends a tar archive")
 
 
 def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """The plain files of a zip of at most `limit` bytes each; zipfile yields no more than is declared."""
+    """The plain files of a zip, of at most `limit` bytes each; zipfile reads no more than the declared size."""
     with _refusing(path, "is not a readable zip archive, or truncated"):
         archive = zipfile.ZipFile(path)
     with archive:
@@ -245,7 +218,7 @@ def _check_size(where: str, size: int, limit: int) -> None:
 
 @contextmanager
 def _refusing(where: str | Path, what: str) -> Iterator[None]:
-    """Name the place in whatever the libraries raise on damaged input, which can be nearly anything."""
+    """Turn any exception that the libraries raise on damaged input into a ValueError that begins with `where`."""
     try:
         yield
     except FileNotFoundError:

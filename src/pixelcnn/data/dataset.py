@@ -1,13 +1,14 @@
-"""The prepared data set: Parquet shards of uint8 images in three splits, and a card that describes them.
+"""The format of a prepared data set: Parquet shards of uint8 images in three splits, and a card that describes them.
 
     card.json  train-00000.parquet ...  validation-00000.parquet ...  test-00000.parquet ...
 
 A shard has a column `image`, fixed-size binary of C*H*W bytes; where the data has classes also `label`, int16.
-A data set with embeddings has a file more per split, SPLIT.embeddings.parquet: a column `embedding` of fixed-size
-lists of float32, a row for each image in the order of the shards.
-Shape letters: N images, C channels, H rows, W columns, D numbers of an embedding.
-torch is imported only where tensors are made, so that stages
-without it start quickly.
+A data set with embeddings also has a file SPLIT.embeddings.parquet per split: a column `embedding` of fixed-size lists
+of float32, one row for each image in the order of the shards.
+
+torch is imported only where tensors are made, so that stages without it start quickly.
+
+Shapes: N images, C channels, H rows, W columns, D dimensions of an embedding.
 """
 
 import hashlib
@@ -15,13 +16,16 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from pixelcnn.config import RENAMED
+from pixelcnn.files import write_text
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +33,12 @@ if TYPE_CHECKING:
 SplitName = Literal["train", "validation", "test"]
 CARD = "card.json"
 
+# Data sets prepared by an earlier release hold the old names of sources
+SourceName = Annotated[str, AfterValidator(lambda name: RENAMED.get(name, name))]
 
-class SplitCard(BaseModel):
-    """What lies in one split; `fingerprint` tells its images whatever their order (see `fingerprint`)."""
+
+class SplitInfo(BaseModel):
+    """One split: how many images in which shards; `fingerprint` identifies the images regardless of their order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,8 +47,8 @@ class SplitCard(BaseModel):
     shards: tuple[str, ...]
 
 
-class EmbeddingsCard(BaseModel):
-    """The embeddings of a data set's images: how many numbers each, whose, and a hash of them all."""
+class EmbeddingsInfo(BaseModel):
+    """The embeddings of a data set's images: their dimension, where they come from, and a hash of all of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,18 +57,21 @@ class EmbeddingsCard(BaseModel):
     sha256: str
 
 
-class Card(BaseModel):
-    """A prepared data set in words and numbers. Means and deviations are of the train split, in units of levels."""
+class DatasetInfo(BaseModel):
+    """The card of a prepared data set: origin, shape, splits, statistics, licence.
+
+    Channel means and standard deviations are those of the train split, in units of levels.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str  # its name in params.yaml
-    source: str  # its name in pixelcnn.data.sources
+    source: SourceName  # its name in pixelcnn.data.sources
     title: str
     shape: tuple[int, int, int]  # C, H, W
     levels: int  # pixel values are 0 .. levels - 1
     classes: tuple[str, ...]  # empty if there are no labels
-    splits: dict[SplitName, SplitCard]
+    splits: dict[SplitName, SplitInfo]
     channel_means: tuple[float, ...]
     channel_deviations: tuple[float, ...]
     comparable: bool  # with the published likelihoods of this data set
@@ -69,7 +79,7 @@ class Card(BaseModel):
     licence: str
     citation: str
     homepage: str
-    embeddings: EmbeddingsCard | None = None
+    embeddings: EmbeddingsInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -81,17 +91,20 @@ class Split:
     embeddings: "torch.Tensor | None" = None
 
     def part(self, rows: Any) -> "Split":
-        """The images that `rows` (a slice or indices) picks, with all that belongs to them."""
+        """The images at `rows` (a slice or indices) with their labels and embeddings."""
         images = self.images[rows] if len(self.images) else self.images
         labels = None if self.labels is None else self.labels[rows]
         return Split(images, labels, None if self.embeddings is None else self.embeddings[rows])
 
 
-def read_card(folder: Path) -> Card:
-    """The card of the prepared data set in `folder`; ValueError naming the file if it is missing or damaged."""
+def read_info(folder: Path) -> DatasetInfo:
+    """Read the card of the prepared data set in `folder`, with the source's current name.
+
+    Raises ValueError naming the file if it is missing or damaged.
+    """
     path = folder / CARD
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return DatasetInfo.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; the stage preprocess makes it (or `dvc pull` fetches it)") from None
     except ValidationError as error:
@@ -100,26 +113,23 @@ def read_card(folder: Path) -> Card:
         raise ValueError(f"{path}: is not a card: {place + ': ' if place else ''}{first['msg']}") from None
 
 
-def write_card(card: Card, path: Path) -> None:
-    """Write `card` as JSON; a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def write_info(info: DatasetInfo, path: Path) -> None:
+    """Write a data set's card as JSON, atomically."""
+    write_text(path, info.model_dump_json(indent=2) + "\n")
 
 
 def read_split(folder: Path, split: SplitName) -> Split:
-    """The whole of one split as tensors; ValueError naming the shard that is missing, damaged or not as the card says.
+    """Read one split into tensors. Peak memory is the split and one shard.
 
-    A column of fixed-size binaries is one buffer, so no row is touched by Python; the memory peak is the split itself
-    and one shard.
+    A column of fixed-size binaries is one buffer, so no row is touched by Python. Raises ValueError naming the shard
+    that is missing, damaged or not as the card says.
     """
     import torch
 
-    card = read_card(folder)
-    described = card.splits[split]
-    images = np.empty((described.num_images, math.prod(card.shape)), np.uint8)
-    labels = np.empty(described.num_images, np.int64) if card.classes else None
+    info = read_info(folder)
+    described = info.splits[split]
+    images = np.empty((described.num_images, math.prod(info.shape)), np.uint8)
+    labels = np.empty(described.num_images, np.int64) if info.classes else None
     row = 0
     for pixels, numbers in read_shards(folder, split):
         images[row : row + len(pixels)] = pixels
@@ -127,21 +137,21 @@ def read_split(folder: Path, split: SplitName) -> Split:
             labels[row : row + len(pixels)] = numbers
         row += len(pixels)
     return Split(
-        torch.from_numpy(images).view(-1, *card.shape) if row else torch.empty((0, *card.shape), dtype=torch.uint8),
+        torch.from_numpy(images).view(-1, *info.shape) if row else torch.empty((0, *info.shape), dtype=torch.uint8),
         None if labels is None else torch.from_numpy(labels),
-        torch.from_numpy(_read_embeddings(folder, split, row, card.embeddings)) if card.embeddings else None,
+        torch.from_numpy(_read_embeddings(folder, split, row, info.embeddings)) if info.embeddings else None,
     )
 
 
 def read_shards(folder: Path, split: SplitName) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]]:
-    """The pixels (N, C*H*W) and labels (N; empty without classes) of one split, a shard at a time.
+    """Iterate over the shards of one split: pixels (N, C*H*W) and labels (N,), which are empty without classes.
 
     Raises ValueError naming the shard that is missing, damaged or not as the card says.
     """
-    card = read_card(folder)
-    described, row = card.splits[split], 0
+    info = read_info(folder)
+    described, row = info.splits[split], 0
     for file in described.shards:
-        pixels, numbers = _read_shard(folder / file, math.prod(card.shape), bool(card.classes))
+        pixels, numbers = _read_shard(folder / file, math.prod(info.shape), bool(info.classes))
         row += len(pixels)
         if row > described.num_images:
             raise ValueError(
@@ -153,7 +163,7 @@ def read_shards(folder: Path, split: SplitName) -> Iterator[tuple[npt.NDArray[np
 
 
 def read_rows(folder: Path, split: SplitName, rows: "torch.Tensor") -> Split:
-    """The images of one split at `rows` (N,) int64, in that order: with no more than a shard besides in memory."""
+    """Read the images of one split at `rows` (N,) int64, in that order. Peak memory is these images and one shard."""
     import torch
 
     conditions = read_conditions(folder, split).part(rows)
@@ -167,16 +177,16 @@ def read_rows(folder: Path, split: SplitName, rows: "torch.Tensor") -> Split:
 
 
 def read_conditions(folder: Path, split: SplitName) -> Split:
-    """One split without its images (none of N), for when those are too many to hold: labels and embeddings alone."""
+    """Read the labels and embeddings of one split, not its images, which may exceed memory: `images` is empty."""
     import torch
 
-    card = read_card(folder)
-    described = card.splits[split]
-    labels = [pq.read_table(folder / file, columns=["label"])["label"] for file in described.shards if card.classes]
-    embeddings = _read_embeddings(folder, split, described.num_images, card.embeddings) if card.embeddings else None
+    info = read_info(folder)
+    described = info.splits[split]
+    labels = [pq.read_table(folder / file, columns=["label"])["label"] for file in described.shards if info.classes]
+    embeddings = _read_embeddings(folder, split, described.num_images, info.embeddings) if info.embeddings else None
     return Split(
-        torch.empty((0, *card.shape), dtype=torch.uint8),
-        torch.from_numpy(pa.chunked_array(labels, pa.int16()).to_numpy().astype(np.int64)) if card.classes else None,
+        torch.empty((0, *info.shape), dtype=torch.uint8),
+        torch.from_numpy(pa.chunked_array(labels, pa.int16()).to_numpy().astype(np.int64)) if info.classes else None,
         None if embeddings is None else torch.from_numpy(embeddings),
     )
 
@@ -186,22 +196,22 @@ def embeddings_file(split: SplitName) -> str:
     return f"{split}.embeddings.parquet"
 
 
-def _read_embeddings(folder: Path, split: SplitName, num: int, card: EmbeddingsCard) -> npt.NDArray[np.float32]:
+def _read_embeddings(folder: Path, split: SplitName, num: int, info: EmbeddingsInfo) -> npt.NDArray[np.float32]:
     """The embeddings (N, D) of a split."""
     path = folder / embeddings_file(split)
     try:
         column = pq.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file, though {CARD} speaks of embeddings; run embed again") from None
+        raise ValueError(f"{path}: no such file, though {CARD} describes embeddings; run embed again") from None
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
-    if column.type != pa.list_(pa.float32(), card.dims) or len(column) != num:
-        raise ValueError(f"{path}: {len(column):,} x {column.type}, {CARD} says {num:,} x {card.dims} float32")
-    return column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(num, card.dims)
+    if column.type != pa.list_(pa.float32(), info.dims) or len(column) != num:
+        raise ValueError(f"{path}: {len(column):,} x {column.type}, {CARD} says {num:,} x {info.dims} float32")
+    return column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(num, info.dims)
 
 
 def _read_shard(path: Path, width: int, has_labels: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
-    """The pixels (N, width) and labels (N; empty without) of a shard."""
+    """The pixels (N, width) and labels (N,), empty if there are none, of one shard."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as shard:
             table = shard.read()
@@ -221,7 +231,7 @@ def _read_shard(path: Path, width: int, has_labels: bool) -> tuple[npt.NDArray[n
 
 
 def _values(chunk: pa.Array, kind: type, width: int) -> npt.NDArray[Any]:
-    """The buffer behind `chunk`, `width` values a row."""
+    """The values of a column's chunk as a flat array without a copy, `width` of them per row."""
     assert chunk.null_count == 0
     values: npt.NDArray[Any] = np.frombuffer(chunk.buffers()[1], kind)
     return values[chunk.offset * width : (chunk.offset + len(chunk)) * width]
@@ -232,7 +242,7 @@ def _columns(schema: pa.Schema) -> str:
 
 
 def shard_schema(width: int, has_labels: bool) -> pa.Schema:
-    """The columns of a shard whose images have `width` bytes."""
+    """The Parquet schema of a shard whose images have `width` bytes."""
     image = pa.field("image", pa.binary(width), nullable=False)
     return pa.schema([image, pa.field("label", pa.int16(), nullable=False)] if has_labels else [image])
 
@@ -241,15 +251,15 @@ def shard_schema(width: int, has_labels: bool) -> pa.Schema:
 
 
 def image_hash(pixels: bytes) -> int:
-    """The SHA-256 of an image's bytes in the order C, H, W, as a number."""
+    """The SHA-256 of an image's bytes in the order C, H, W, as an integer."""
     return int.from_bytes(hashlib.sha256(pixels).digest(), "big")
 
 
 def fingerprint(hashes: Iterable[int]) -> str:
-    """The sum of `image_hash`es modulo 2**256 in 64 hex digits: the same for the same images in whatever order."""
+    """Order-independent fingerprint of a set of images: the sum of their `image_hash` modulo 2**256, 64 hex digits."""
     return f"{sum(hashes) % 2**256:064x}"
 
 
 def join_fingerprints(*fingerprints: str) -> str:
-    """The fingerprint of several sets of images taken together."""
+    """The fingerprint of the union of several sets of images, from theirs."""
     return fingerprint(int(each, 16) for each in fingerprints)

@@ -1,9 +1,9 @@
-"""Embeddings of images: the top layer of a convolutional network that tells a data set's classes apart.
+"""A classifier whose top-layer features are the embeddings of images: a ResNet trained on a data set's labels.
 
-The portraits of arXiv:1606.05328 (section 3.3) are drawn from such vectors. The network is torchvision's, for small
-images: its first convolution keeps the resolution and nothing is pooled after it.
+The portraits of arXiv:1606.05328 (section 3.3) are conditioned on such embeddings. The network is torchvision's; for
+small images its first convolution has stride 1 and the max pooling after it is left out.
 
-Shapes: N images, C channels, H rows, W columns, D numbers of an embedding.
+Shapes: N images, C channels, H rows, W columns, D dimensions of an embedding.
 """
 
 from collections.abc import Callable
@@ -12,46 +12,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelcnn import config
-from pixelcnn.data.dataset import Card, Split
+from pixelcnn.data.config import Classifier
+from pixelcnn.data.dataset import DatasetInfo, Split
 from pixelcnn.progress import progress
 
-SMALL = 64  # pixels a side, below which the network's first two halvings would leave too little
+SMALL = 64  # pixels a side, below which the stem's down-sampling by 4 would leave too little
 
 
 class Embedder(nn.Module):
-    """Images (N, C, H, W) uint8 -> embeddings (N, D); `classify` reads the classes from these."""
+    """A ResNet from images (N, C, H, W) uint8 to embeddings (N, D); `classify` maps these to logits of the classes."""
 
-    def __init__(self, settings: config.Classifier, card: Card):
+    def __init__(self, settings: Classifier, info: DatasetInfo):
         import torchvision  # takes seconds
 
         super().__init__()
-        self.scale = 2 / (card.levels - 1)
+        self.scale = 2 / (info.levels - 1)
         self.trunk: nn.Module = torchvision.models.get_model(settings.network, weights=None)
-        if max(card.shape[1:]) < SMALL:
+        if max(info.shape[1:]) < SMALL:
             self.trunk.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             self.trunk.maxpool = nn.Identity()
         self.trunk.fc = nn.Linear(self.trunk.fc.in_features, settings.dims)
-        self.classes = nn.Linear(settings.dims, len(card.classes))
+        self.classes = nn.Linear(settings.dims, len(info.classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        features = x.float() * self.scale - 1
-        return self.trunk(features.expand(-1, 3, -1, -1))
+        scaled = x.float() * self.scale - 1
+        return self.trunk(scaled.expand(-1, 3, -1, -1))  # grey images as three equal channels
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits (N, classes) of embeddings (N, D)."""
         return self.classes(F.relu(embeddings))
 
 
-def train_classifier(settings: config.Classifier, card: Card, data: Split, device: torch.device) -> Embedder:
-    """An Embedder trained on the labels of `data`: Adam, the learning rate annealed to zero.
+def train_classifier(settings: Classifier, info: DatasetInfo, data: Split, device: torch.device) -> Embedder:
+    """Train an Embedder on the labels of `data`, by AdamW with a one-cycle schedule.
 
     Raises ValueError for data without labels.
     """
     if data.labels is None:
-        raise ValueError(f"embeddings: source: classifier needs labels, but {card.dataset} has none; `file` would do")
+        raise ValueError(f"embeddings: source: classifier needs labels, but {info.dataset} has none; `file` would do")
     torch.manual_seed(settings.seed)
-    network = Embedder(settings, card).to(device).train()
+    network = Embedder(settings, info).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps + 1)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -69,7 +69,7 @@ def train_classifier(settings: config.Classifier, card: Card, data: Split, devic
 
 @torch.inference_mode()
 def embed(network: Embedder, images: Tensor, on_batch: Callable[[int], object] = lambda _: None) -> Tensor:
-    """Embeddings (N, D) float32 of images (N, C, H, W), on the CPU."""
+    """Compute the embeddings (N, D) float32 of images (N, C, H, W), returned on the CPU."""
     device = network.classes.weight.device
     parts = []
     for batch in images.split(256):
@@ -80,6 +80,6 @@ def embed(network: Embedder, images: Tensor, on_batch: Callable[[int], object] =
 
 @torch.inference_mode()
 def accuracy(network: Embedder, embeddings: Tensor, labels: Tensor) -> float:
-    """The fraction of images, given their embeddings (N, D), whose class the network finds."""
+    """The fraction of images, given their embeddings (N, D) and labels (N,), that are classified correctly."""
     logits = network.classify(embeddings.to(network.classes.weight.device))
     return float((logits.argmax(1).cpu() == labels).double().mean())

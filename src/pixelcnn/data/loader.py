@@ -1,11 +1,13 @@
-"""Where a training's images lie: on the device, in memory, or on disk. The steps get the same images from each.
+"""The training images: on the device, in memory, or on disk, and prefetched batches of them.
 
-On the device they cost no transfer; a split that would take too much of it stays in memory, and one too large for
-memory becomes a flat file of its pixels, read image by image. A few threads read and transfer the next batches
-meanwhile. Reads, not a memory map: pages of a map would count as this process's memory, 16 GB of them for ImageNet
-64x64, and every miss would read 32 pages around the one asked for.
+On the device, batches cost no transfer. A split that would take too much device memory stays in main memory; one too
+large for that is written to a flat file of its pixels and read image by image. From memory and disk, a few threads
+prefetch the next batches. Whichever it is, the same steps get the same images.
 
-Shapes: N images, C channels, H rows, W columns, B images of a step.
+The file is read, not memory-mapped: mapped pages would count as this process's memory (16 GB for ImageNet 64x64), and
+every page fault would read 32 pages around the one needed.
+
+Shapes: N images, C channels, H rows, W columns, B images of a batch.
 """
 
 import math
@@ -19,26 +21,27 @@ import psutil
 import torch
 from torch import Tensor
 
-from pixelcnn.data.dataset import Split, SplitName, read_card, read_conditions, read_shards, read_split
+from pixelcnn.data.dataset import Split, SplitName, read_conditions, read_info, read_shards, read_split
+from pixelcnn.files import atomic, remove_parts
 
-OF_MEMORY = 0.5  # the share of the machine's memory that a split may take; the rest is the training's and others'
-OF_DEVICE = 0.25  # and of the device's that is free: activations want the rest
-AHEAD = 8  # batches in the making: that many reads of a cold disk are under way at once
+OF_MEMORY = 0.5  # the fraction of the machine's memory that a split may take
+OF_DEVICE = 0.25  # the fraction of the free device memory that a split may take; activations need the rest
+PREFETCHED = 8  # batches being read at a time, by as many threads: a cold disk needs several reads in flight
 
 Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W) uint8 and their conditions (B, ...)
 
 
 class PixelFile:
-    """Images (N, C, H, W) uint8 in a flat file, indexed by rows. Memory is that of the rows asked for."""
+    """Images (N, C, H, W) uint8 in a flat file, indexed by rows. Only the rows asked for are read into memory."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int]):
         self.shape, self.width = shape, math.prod(shape)
         self.file = os.open(path, os.O_RDONLY)
         size = os.fstat(self.file).st_size
         if size % self.width:
-            raise ValueError(f"{path}: {size:,} bytes are no whole number of images of {self.width:,}; delete it")
+            raise ValueError(f"{path}: {size:,} bytes are not a whole number of images of {self.width:,}; delete it")
         self.num = size // self.width
-        if hasattr(os, "posix_fadvise"):  # not on every system: no reading ahead, the next row is elsewhere
+        if hasattr(os, "posix_fadvise"):  # not on every system; no read-ahead, since the next row lies elsewhere
             os.posix_fadvise(self.file, 0, 0, os.POSIX_FADV_RANDOM)
 
     def __len__(self) -> int:
@@ -62,23 +65,20 @@ Images = Tensor | PixelFile
 
 
 def flatten(folder: Path, split: SplitName, path: Path) -> None:
-    """Write a split's pixels one image after the other, if the file is not there yet; memory is that of one shard."""
+    """Write a split's pixels to the flat file `path`, one image after the other, unless it exists.
+
+    Memory is that of one shard. The file is written atomically.
+    """
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.part"):  # by one killed meanwhile
-        left.unlink()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as handle:
+    remove_parts(path)
+    with atomic(path) as file:
         for pixels, _ in read_shards(folder, split):
-            handle.write(pixels.data)
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(path)
+            file.write(pixels.data)
 
 
 def memory() -> int:
-    """Bytes of memory that this process may hope for: the machine's, or less where a container says so."""
+    """Bytes of memory available to this process: the machine's, or the container's limit where it is lower."""
     total = psutil.virtual_memory().total
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         if limit.exists() and (text := limit.read_text().strip()).isdigit():
@@ -87,41 +87,45 @@ def memory() -> int:
 
 
 def read(folder: Path, split: SplitName, path: Path, limit: float) -> tuple[Images, Split]:
-    """A split's images, and the split for what else belongs to them (its own images are none where they lie on disk).
+    """A split's images, and the split with its labels and embeddings.
 
-    Beyond `limit` bytes they stay on disk, in the file `path`, which `flatten` has made.
+    Beyond `limit` bytes the images stay on disk, in the file `path` that `flatten` has written; the split's own tensor
+    of images is then empty. Raises ValueError for a file of the wrong size.
     """
     if not is_large(folder, split, limit):
         data = read_split(folder, split)
         return data.images, data
-    card = read_card(folder)
-    pixels, num = PixelFile(path, card.shape), card.splits[split].num_images
+    info = read_info(folder)
+    pixels, num = PixelFile(path, info.shape), info.splits[split].num_images
     if len(pixels) != num:
         raise ValueError(f"{path}: holds {len(pixels):,} images, the data set {num:,}; delete it")
     return pixels, read_conditions(folder, split)
 
 
 def is_large(folder: Path, split: SplitName, limit: float) -> bool:
-    """Whether a split's pixels are more than `limit` bytes."""
-    card = read_card(folder)
-    return card.splits[split].num_images * math.prod(card.shape) > limit
+    """Whether a split's pixels take more than `limit` bytes."""
+    info = read_info(folder)
+    return info.splits[split].num_images * math.prod(info.shape) > limit
 
 
-def feed(
+def prefetch(
     images: Images, conditions: Tensor | None, rows: Callable[[int], Tensor], steps: range, device: torch.device
 ) -> Iterator[Batch]:
-    """What each of `steps` trains on, on the device: the images of rows(step) and their conditions."""
+    """The batch of each of `steps`, on the device: the images of rows(step) and their conditions.
+
+    Batches from memory or disk are prefetched by threads. Raises OSError where a read fails.
+    """
     if isinstance(images, Tensor) and _fits(images, conditions, device):
         images, conditions = images.to(device), None if conditions is None else conditions.to(device)
         for step in steps:
             yield _pick(images, conditions, rows(step).to(device))
         return
 
-    def make(of_step: Tensor) -> Batch:
-        x, cond = _pick(images, conditions, of_step)
+    def make(indices: Tensor) -> Batch:
+        x, cond = _pick(images, conditions, indices)
         return (x, cond) if device.type == "cpu" else (x.pin_memory(), None if cond is None else cond.pin_memory())
 
-    for x, cond in _ahead(make, rows, steps):
+    for x, cond in _in_threads(make, rows, steps):
         yield x.to(device, non_blocking=True), None if cond is None else cond.to(device, non_blocking=True)
 
 
@@ -129,24 +133,24 @@ def _pick(images: Images, conditions: Tensor | None, rows: Tensor) -> Batch:
     return images[rows], None if conditions is None else conditions[rows]
 
 
-def _ahead(make: Callable[[Tensor], Batch], rows: Callable[[int], Tensor], steps: range) -> Iterator[Batch]:
-    """make(rows(step)) for each step, the next few being made by threads meanwhile."""
-    with ThreadPoolExecutor(AHEAD, "batches") as pool:
-        making: deque[Future[Batch]] = deque()
+def _in_threads(make: Callable[[Tensor], Batch], rows: Callable[[int], Tensor], steps: range) -> Iterator[Batch]:
+    """make(rows(step)) for each step in order, the next PREFETCHED computed by threads meanwhile."""
+    with ThreadPoolExecutor(PREFETCHED, "batches") as pool:
+        pending: deque[Future[Batch]] = deque()
         try:
             for step in steps:
-                making.append(pool.submit(make, rows(step)))
-                if len(making) == AHEAD:
-                    yield making.popleft().result()
-            while making:
-                yield making.popleft().result()
+                pending.append(pool.submit(make, rows(step)))
+                if len(pending) == PREFETCHED:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in making:
+            for future in pending:
                 future.cancel()
 
 
 def _fits(images: Tensor, conditions: Tensor | None, device: torch.device) -> bool:
-    """Whether the images may lie on the device from the first step to the last."""
+    """Whether the images may lie on the device during the whole training."""
     if device == images.device:
         return True
     size = images.nbytes + (0 if conditions is None else conditions.nbytes)

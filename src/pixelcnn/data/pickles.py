@@ -1,7 +1,7 @@
-"""A reader of pickled batches (dictionaries of arrays, lists and numbers, by Python 2 or 3) that runs nothing in them.
+"""A safe unpickler for batches of images: dictionaries of arrays, lists and numbers, pickled by Python 2 or 3.
 
-A pickle is a program that calls what it names. Here every name stands for something of ours that only remembers what
-it is given, and any other name is refused; so neither numpy's code nor anybody else's runs on what a file says.
+A pickle is a program that calls the functions it names. Here each allowed name resolves to a placeholder that only
+stores its arguments, and any other name is refused, so a file can execute neither numpy's code nor any other.
 """
 
 import pickle
@@ -14,11 +14,11 @@ TYPES = ("u1", "i4", "i8", "f4", "f8")  # what the publishers' batches hold
 
 
 def load_batch(stream: IO[bytes]) -> dict[str, Any]:
-    """The dictionary that was pickled, keys as str and arrays as numpy arrays; other strings of Python 2 are bytes.
+    """Unpickle a dictionary: keys as str, arrays as numpy arrays; other strings of Python 2 stay bytes.
 
-    Raises pickle.UnpicklingError for a name that no array needs, and whatever else unpickling damaged bytes raises.
+    Raises pickle.UnpicklingError for a name that no array needs, and anything that unpickling damaged bytes raises.
     """
-    content = _InertUnpickler(stream, encoding="bytes").load()
+    content = _SafeUnpickler(stream, encoding="bytes").load()
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, expected a dictionary")
     return {_text(key): value.array() if isinstance(value, _Array) else value for key, value in content.items()}
@@ -29,7 +29,7 @@ def _text(value: str | bytes) -> str:
 
 
 class _Type:
-    """Stands for numpy.dtype."""
+    """A placeholder for numpy.dtype."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         self.code, self.order = _text(code), "="
@@ -44,7 +44,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for numpy.ndarray: remembers what was pickled and makes the array, without a copy, when asked."""
+    """A placeholder for numpy.ndarray: stores the pickled state; `array` makes the array from it without a copy."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] = ()
@@ -67,7 +67,7 @@ def _latin1(text: str, encoding: str | bytes) -> bytes:
     return text.encode("latin1")
 
 
-_MEANINGS: dict[tuple[str, str], Any] = {
+_PLACEHOLDERS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "numpy.ndarray",  # an argument of _reconstruct, never called
     ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _latin1,  # how Python 3 writes bytes for Python 2
@@ -78,10 +78,10 @@ _MEANINGS: dict[tuple[str, str], Any] = {
 }
 
 
-class _InertUnpickler(pickle.Unpickler):
-    """Knows the names that pickled arrays are made of, and no other."""
+class _SafeUnpickler(pickle.Unpickler):
+    """Resolves only the names that pickled arrays consist of."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _MEANINGS:
+        if (module, name) not in _PLACEHOLDERS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no batch of images needs; nothing was run")
-        return _MEANINGS[module, name]
+        return _PLACEHOLDERS[module, name]

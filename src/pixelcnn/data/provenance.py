@@ -1,14 +1,14 @@
-"""What a prepared data set may be compared with: whether its images are all of the published ones, and no others."""
+"""Whether a prepared data set holds exactly the published images, so that likelihoods on it are comparable."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pixelcnn.data.dataset import SplitCard, SplitName, join_fingerprints
+from pixelcnn.data.dataset import SplitInfo, SplitName, join_fingerprints
 from pixelcnn.data.sources import PublishedSplit, Source
 
 
-def check_counts(source: Source, splits: Mapping[SplitName, SplitCard]) -> None:
-    """Raise ValueError unless the archives held as many images as the publisher's."""
+def check_counts(source: Source, splits: Mapping[SplitName, SplitInfo]) -> None:
+    """Raise ValueError unless the archives held as many images as the publisher states."""
     for published, expected in source.num_images.items():
         if (found := _published_count(splits, published)) != expected:
             raise ValueError(
@@ -18,12 +18,12 @@ def check_counts(source: Source, splits: Mapping[SplitName, SplitCard]) -> None:
 
 
 def is_comparable(
-    source: Source, splits: Mapping[SplitName, SplitCard], manifest: Mapping[str, Any]
+    source: Source, splits: Mapping[SplitName, SplitInfo], manifest: Mapping[str, Any]
 ) -> tuple[bool, str]:
-    """Whether likelihoods on this test split may stand beside the published ones, and why (not).
+    """Whether likelihoods on this test split are comparable with published ones, and the reason.
 
-    They may if its images are the published ones, known by their fingerprint, or if all archives of the `manifest`
-    have the publisher's sha256.
+    They are if the images have the published fingerprint, or if all archives of the `manifest` have the publisher's
+    sha256.
     """
     expected, found = source.num_images["test"], splits["test"].num_images
     if source.fingerprints.get("test") == splits["test"].fingerprint:
@@ -41,7 +41,7 @@ def is_comparable(
     return False, f"{found:,} test images as published, but {unknown} could not be verified by a published sha256"
 
 
-def _published_count(splits: Mapping[SplitName, SplitCard], published: PublishedSplit) -> int:
-    """How many images the archives held for the publisher's split, our validation among its training images."""
+def _published_count(splits: Mapping[SplitName, SplitInfo], published: PublishedSplit) -> int:
+    """How many images the archives held for a published split; our validation images are of its training split."""
     ours: tuple[SplitName, ...] = ("train", "validation") if published == "train" else ("test",)
     return sum(splits[name].num_images for name in ours)

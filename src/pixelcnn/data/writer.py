@@ -1,6 +1,7 @@
-"""The writer of prepared splits: images one by one into Parquet shards (pixelcnn.data.dataset reads them)."""
+"""Write prepared splits: images one by one into Parquet shards (pixelcnn.data.dataset reads them)."""
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,16 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelcnn.data.dataset import SplitCard, SplitName, fingerprint, shard_schema
+from pixelcnn.data.dataset import SplitInfo, SplitName, fingerprint, shard_schema
+from pixelcnn.files import atomic
 
 ROWS_PER_GROUP = 256  # images that a writer holds in memory
 
 
 class SplitWriter:
-    """Writes the shards of one split, image by image; memory stays that of one row group.
+    """Writes the shards of one split, image by image; memory is that of one row group.
 
-    A shard lies under a temporary name until it is whole. The same images in the same order give the same bytes.
-    After `close` (or the end of `with`), `card` describes the split.
+    Each shard is written atomically. The same images in the same order give the same bytes. After `close` (or the end
+    of `with`), `info` describes the split. An exception inside `with` discards the unfinished shard.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class SplitWriter:
         self._pixels: list[bytes] = []
         self._labels: list[int | None] = []
         self._shard: pq.ParquetWriter | None = None
+        self._open = ExitStack()  # closes the Parquet writer, then the atomic file under it
         self._rows_in_shard = self._hash_sum = self.num_images = 0
         self._shards: list[str] = []
         self.histogram = np.zeros((self._channels, 256), np.int64)  # how often each value occurs in each channel
@@ -48,9 +51,9 @@ class SplitWriter:
             self._write_group()
 
     @property
-    def card(self) -> SplitCard:
-        """Number, fingerprint and files of the images so far."""
-        return SplitCard(
+    def info(self) -> SplitInfo:
+        """Number, fingerprint and files of the images written so far."""
+        return SplitInfo(
             num_images=self.num_images, fingerprint=fingerprint([self._hash_sum]), shards=tuple(self._shards)
         )
 
@@ -67,26 +70,30 @@ class SplitWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._shard is not None:
-            self._shard.close()  # under its temporary name
+        else:
+            self._open.__exit__(kind, error, trace)
 
     def _write_group(self) -> None:
         if self._shard is None:
-            path = self._folder / (self._file + ".tmp")
-            self._shard = pq.ParquetWriter(
-                path,
-                self._schema,
-                compression="zstd",
-                use_dictionary=False,
-                write_statistics=False,
-                write_page_checksum=True,
-            )
+            self._shard = self._open_shard()
         joined = b"".join(self._pixels)
         images = pa.Array.from_buffers(pa.binary(self._width), len(self._pixels), [None, pa.py_buffer(joined)])
         columns = [images] + ([pa.array(self._labels, pa.int16())] if len(self._schema) == 2 else [])
         self._shard.write_table(pa.Table.from_arrays(columns, schema=self._schema))
-        self._count(np.frombuffer(joined, np.uint8).reshape(len(self._pixels), self._channels, -1))
+        self._count(np.frombuffer(joined, np.uint8).reshape(len(self._pixels), self._channels, -1))  # (N, C, H*W)
         self._pixels, self._labels = [], []
+
+    def _open_shard(self) -> pq.ParquetWriter:
+        file = self._open.enter_context(atomic(self._folder / self._file))
+        writer = pq.ParquetWriter(
+            file,
+            self._schema,
+            compression="zstd",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+        return self._open.enter_context(writer)
 
     def _count(self, images: npt.NDArray[np.uint8]) -> None:
         for channel in range(self._channels):
@@ -95,9 +102,7 @@ class SplitWriter:
     def _end_shard(self) -> None:
         if self._pixels:
             self._write_group()
-        assert self._shard is not None
-        self._shard.close()
-        (self._folder / (self._file + ".tmp")).replace(self._folder / self._file)
+        self._open.close()
         self._shards.append(self._file)
         self._shard, self._rows_in_shard = None, 0
 

@@ -1,7 +1,7 @@
-"""Two models on the same images: the mean difference of their NLLs, image by image, with a confidence interval.
+"""Paired comparison of two models: the mean difference of their NLLs on the same images, with a confidence interval.
 
-Most of an image's NLL is the image's own: hard images are hard for both models. The difference takes that out, so a
-paired comparison resolves gains far below the standard error of either mean. Shapes: N images.
+Most of the variance of an NLL is between images: hard images are hard for both models. The difference removes it, so
+that a paired comparison resolves gains far below the standard error of either mean. Shapes: N images.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a challenger saves against a champion, in bits/dim: mean, its standard error, two-sided interval."""
+    """The bits/dim that a challenger saves against a champion: mean, standard error, two-sided confidence interval."""
 
     gain: float
     standard_error: float
@@ -23,7 +23,7 @@ class Comparison:
     num_images: int
 
     def exceeds(self, min_gain: float) -> bool:
-        """Whether the whole interval lies above `min_gain`: a gain of that size is not luck of these images."""
+        """Whether the whole interval lies above `min_gain`: the gain is significantly larger."""
         return self.low > min_gain
 
     def __str__(self) -> str:
@@ -32,9 +32,9 @@ class Comparison:
 
 
 def compare(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Comparison:
-    """Compare bits/dim (N,) of the same images in the same order; the interval is the normal distribution's.
+    """Compare bits/dim (N,) of the same images in the same order; the interval is the normal approximation's.
 
-    confidence: of the two-sided interval, such as 0.95. Raises ValueError for different or too few images.
+    confidence: of the two-sided interval, such as 0.95. Raises ValueError for other numbers of images or less than two.
     """
     if champion.shape != challenger.shape:
         raise ValueError(f"{len(champion)} images of the champion, {len(challenger)} of the challenger: not the same")

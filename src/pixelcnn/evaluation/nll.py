@@ -5,29 +5,20 @@ Shapes: N images.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pixelcnn.data.dataset import Split
-from pixelcnn.likelihoods.categorical import bits_per_dim
+from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.model import Model
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean NLL over a split's images, in bits per sub-pixel, with the standard error of that mean."""
-
-    bits_per_dim: float
-    standard_error: float
-    num_images: int
+from pixelcnn.schemas import Score
 
 
 def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], object] = lambda _: None) -> Tensor:
-    """-log p in nats of each image of a split, (N,) float64 on the CPU. Calls on_batch with each batch's images.
+    """-log p in nats of each image of a split, (N,) float64 on the CPU. Calls on_batch with each batch's size.
 
-    The network is in evaluation mode meanwhile (no dropout) and is given back as it was.
+    Evaluates in evaluation mode (no dropout) and restores the network's mode.
     """
     conditions, device = model.conditions(split), model.device
     was_training = model.network.training
@@ -50,4 +41,4 @@ def score(nats: Tensor, dims: int) -> Score:
     bits = bits_per_dim(nats.double(), dims)
     assert isinstance(bits, Tensor)
     error = float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else math.nan
-    return Score(float(bits.mean()), error, len(bits))
+    return Score(bits_per_dim=float(bits.mean()), standard_error=error, num_images=len(bits))

@@ -1,18 +1,18 @@
 """Lossless compression with a model: a range coder driven by the model's own distribution of every sub-pixel.
 
-`compress` walks through images as a sampler does, but with known values, and hands the range coder what the model says
-of each; `decompress` takes the same walk and lets the coder choose. So the size of an archive is the images' NLL, and
-an archive that decodes shows that no distribution used what follows its sub-pixel.
+`compress` visits the sub-pixels in the order of sampling, with known values, and encodes each under the distribution
+that the model states for it; `decompress` visits them in the same order and decodes. So the size of an archive is the
+images' NLL, and an archive that decodes shows that no distribution depended on its own sub-pixel or on later ones.
 
-What is promised: `decompress` returns the pixels that were compressed or raises ValueError, never other pixels. The
-archive and the pixels have checksums. Where an archive was made it always decodes, because both sides run the same
-stepper in float64 on the same batches. Elsewhere (another processor, a GPU, another torch) floating-point sums differ
-in their last digits. Log-probabilities are rounded to multiples of 1/16 and from there on all arithmetic is of
-integers, so such a difference matters only at the very edge of rounding, and an archive almost always decodes.
+Guarantee: `decompress` returns the pixels that were compressed or raises ValueError, never other pixels; the archive
+and the pixels have checksums. On the machine that wrote it an archive always decodes, because encoder and decoder run
+the same stepper in float64 on the same batches. Elsewhere (another processor, a GPU, another torch) floating-point sums
+differ in their last digits. Log-probabilities are rounded to multiples of 1/16, and all arithmetic from there on is
+exact on integers, so that a difference matters only next to a rounding boundary, and an archive almost always decodes.
 
-An archive is `PXC1`, the SHA-256 of all that follows, the header's length (uint32), the header (the class Header as
+Format: `PXC1`, the SHA-256 of all that follows, the header's length (uint32), the header (the class Header as
 compressed JSON) and the range coder's words (uint32), little-endian. Images are cut into tiles of the model's size, the
-last ones filled up by repeating the edge; the sizes in the header say what to cut off again.
+last ones padded by repeating the edge; the sizes in the header tell how much to crop.
 
 Shapes: T tiles, B batch, C channels, H rows, W columns of the model's images, h, w those of an image, L levels.
 """
@@ -21,7 +21,7 @@ import hashlib
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -30,42 +30,43 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from pixelcnn.generation.sampling import begin, blank, in_float64, walk
+from pixelcnn.checkpoint import identity
+from pixelcnn.config import Given
+from pixelcnn.data.images import check_images
+from pixelcnn.generation.sampling import OnRow, begin, blank, in_float64, walk
 from pixelcnn.model import Model
 
 MAGIC, FORMAT = b"PXC", b"1"
-STEPS = 16  # per nat: log-probabilities are rounded to multiples of 1 / STEPS, which costs 0.006% of the size
+STEPS = 16  # per nat: log-probabilities are rounded to multiples of 1 / STEPS, which makes archives 0.006% larger
 TOTAL = 2**24  # the range coder's probabilities are multiples of 1 / TOTAL, and none is zero
-# exp of the rounded log-probabilities, in units of 2**-32, until it is zero; no entry is near a rounding edge
+# exp of the rounded log-probabilities, in units of 2**-32, up to the first zero. No entry is near a rounding boundary,
+# so that every libm gives the same table
 WEIGHTS = np.array([round(2**32 * math.exp(-k / STEPS)) for k in range(math.ceil(33 * math.log(2) * STEPS) + 1)])
 CODED = constriction.stream.model.Categorical(perfect=False)
 
-OnRow = Callable[[int], object]
-
 
 class Header(BaseModel):
-    """What an archive says before its payload."""
+    """The header of an archive."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str  # the sha256 of the weights' file
     label: int | None  # of all images, for a class-conditional model
-    batch_size: int
+    batch_size: int  # tiles coded together
     dtype: Literal["float64"]
     device: str  # of the model when it compressed: cpu or cuda
     torch: str
     pixelcnn: str
     names: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]  # h, w of each image
-    crc32: tuple[int, ...]  # of the pixels of each batch, so that decoding ends early where it goes wrong
+    crc32: tuple[int, ...]  # of the pixels of each batch, so that a wrong decoding stops at its first wrong batch
     sha256: str  # of the pixels of all tiles
 
     @property
     def made_by(self) -> str:
-        """The program and the hardware that wrote the archive."""
+        """The versions and the device that wrote the archive."""
         return f"pixelcnn {self.pixelcnn}, torch {self.torch} on {self.device}"
 
 
@@ -78,8 +79,8 @@ def compress(
 ) -> bytes:
     """An archive of images (C, h, w) uint8 of any size, by name. Calls on_row after each row of each batch of tiles.
 
-    label: of all the images, for a class-conditional model. Raises ValueError for images that are not the model's kind,
-    and for models that need more than a label.
+    batch_size: tiles coded together. label: of all images, for a class-conditional model. Raises ValueError for images
+    with other channels or levels than the model's, and for models that need more than a label.
     """
     if not images:
         raise ValueError("images: none were given")
@@ -89,7 +90,7 @@ def compress(
     for part in parts:
         _encode(exact, encoder, part, label, on_row)
     header = Header(
-        model=weights_sha256(model),
+        model=identity(model),
         label=label,
         batch_size=batch_size,
         names=tuple(images),
@@ -108,8 +109,8 @@ def decompress(model: Model, archive: bytes, on_row: OnRow = lambda _: None) -> 
     were compressed.
     """
     header, payload = unpack(archive)
-    if header.model != weights_sha256(model):
-        raise ValueError(f"archive: was made with the model {header.model}, this one is {weights_sha256(model)}")
+    if header.model != identity(model):
+        raise ValueError(f"archive: was made with the model {header.model}, this one is {identity(model)}")
     num_tiles = sum(tiles_of(model, *size) for size in header.sizes)
     decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
     exact, parts = in_float64(model), []
@@ -125,7 +126,7 @@ def decompress(model: Model, archive: bytes, on_row: OnRow = lambda _: None) -> 
     return {name: join(part, *size) for name, size, part in zip(header.names, header.sizes, each, strict=True)}
 
 
-# The two walks
+# Encoding and decoding: the two `choose` functions of `walk`
 
 
 @torch.inference_mode()
@@ -154,7 +155,7 @@ def _decode(model: Model, decoder: Any, num: int, header: Header, on_row: OnRow)
     try:
         for i in walk(begin(model, num, _labels(model, num, header.label)), choose):
             on_row(i)
-    except AssertionError as error:  # the range coder's word for a stream that no symbols give
+    except AssertionError as error:  # constriction raises it for words that no symbols encode to
         if "compressed data" not in str(error):
             raise
         raise _other_pixels(model, header) from None
@@ -162,22 +163,22 @@ def _decode(model: Model, decoder: Any, num: int, header: Header, on_row: OnRow)
 
 
 def shares(log_pmf: Tensor) -> npt.NDArray[np.float32]:
-    """What the range coder is given for log p (B, L): the units, of TOTAL, of each level, less the one it has anyway.
+    """The range coder's weights (B, L) of log p (B, L): each level's share of TOTAL, less the 1 that the coder adds.
 
-    Whole numbers below 2**24 that sum to TOTAL - L: as float32 they are exact, and the coder scales them by exactly 1.
+    Integers below 2**24 that sum to TOTAL - L: exact in float32, and the coder scales them by exactly 1.
     """
     steps = (log_pmf * -STEPS).round().clamp(0, len(WEIGHTS) - 1)
     if torch.isnan(steps).any():
         raise ValueError("the model states no probabilities (NaN): its weights are not those of a finished training")
-    weights = WEIGHTS[steps.long().cpu().numpy()]
+    weights = WEIGHTS[steps.long().cpu().numpy()]  # (B, L) integers
     free = TOTAL - weights.shape[1]
     units = weights * free // weights.sum(1, keepdims=True)
-    units[:, 0] += free - units.sum(1)
+    units[:, 0] += free - units.sum(1)  # the remainder of rounding down
     return units.astype(np.float32)
 
 
 def _labels(model: Model, num: int, label: int | None) -> Tensor | None:
-    if model.given not in ("none", "label"):
+    if model.given not in (Given.NONE, Given.LABEL):
         raise ValueError(f"archive: this model needs the {model.given} of each image, which an archive does not hold")
     return None if label is None else torch.full((num,), label, device=model.device)
 
@@ -186,68 +187,59 @@ def _labels(model: Model, num: int, label: int | None) -> Tensor | None:
 
 
 def tiles_of(model: Model, height: int, width: int) -> int:
-    """How many tiles an image of this size has."""
+    """The number of tiles of an image of this size."""
     _, rows, columns = model.shape
     return -(-height // rows) * -(-width // columns)
 
 
 def num_rows(model: Model, sizes: Iterable[tuple[int, int]], batch_size: int) -> int:
-    """How often on_row is called for images of these sizes (h, w)."""
+    """The number of calls of on_row for images of these sizes (h, w)."""
     return -(-sum(tiles_of(model, *size) for size in sizes) // batch_size) * model.shape[1]
 
 
 def cut(image: Tensor, model: Model, name: str) -> Tensor:
-    """An image (C, h, w) as tiles (T, C, H, W), row by row; where it ends within a tile, its edge is repeated."""
+    """An image (C, h, w) as tiles (T, C, H, W), row by row; tiles that it does not fill are padded by its edge."""
     channels, rows, columns = model.shape
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != channels or not image.numel():
-        raise ValueError(f"{name}: {image.dtype} {tuple(image.shape)} is not uint8 ({channels}, height, width)")
-    if int(image.max()) >= model.data.levels:
-        raise ValueError(f"{name}: values are 0 ... {model.data.levels - 1}, but {int(image.max())} is among them")
+    (image,) = check_images(image, channels, model.data.levels, name=name)
     down, across = -(-image.shape[1] // rows), -(-image.shape[2] // columns)
     i = torch.arange(down * rows, device=image.device).clamp(max=image.shape[1] - 1)
     j = torch.arange(across * columns, device=image.device).clamp(max=image.shape[2] - 1)
-    tiles = image[:, i][:, :, j].view(channels, down, rows, across, columns)
-    return tiles.permute(1, 3, 0, 2, 4).reshape(-1, *model.shape)
+    tiles = image[:, i][:, :, j].view(channels, down, rows, across, columns)  # (C, down, H, across, W)
+    return tiles.permute(1, 3, 0, 2, 4).reshape(-1, *model.shape)  # (T, C, H, W)
 
 
 def join(tiles: Tensor, height: int, width: int) -> Tensor:
-    """The image (C, h, w) that was cut into tiles (T, C, H, W)."""
+    """The image (C, h, w) of its tiles (T, C, H, W): the inverse of `cut`."""
     _, channels, rows, columns = tiles.shape
     down, across = -(-height // rows), -(-width // columns)
-    grid = tiles.view(down, across, channels, rows, columns).permute(2, 0, 3, 1, 4)
+    grid = tiles.view(down, across, channels, rows, columns).permute(2, 0, 3, 1, 4)  # (C, down, H, across, W)
     return grid.reshape(channels, down * rows, across * columns)[:, :height, :width].contiguous()
 
 
-# The file
+# The file format
 
 
 def pack(header: Header, payload: bytes) -> bytes:
-    """An archive of a header and the range coder's words."""
+    """The archive of a header and a payload, which is the range coder's words."""
     text = zlib.compress(header.model_dump_json().encode(), 9)
     body = struct.pack("<I", len(text)) + text + payload
     return MAGIC + FORMAT + hashlib.sha256(body).digest() + body
 
 
 def unpack(archive: bytes) -> tuple[Header, bytes]:
-    """An archive's header and payload; ValueError if it is none, of another format, or not as it was written."""
+    """An archive's header and payload. ValueError for another file, another format, and a damaged archive."""
     if archive[:3] != MAGIC:
-        raise ValueError(f"archive: is not one of pixelcnn: it begins with {archive[:3]!r}, not with {MAGIC!r}")
+        raise ValueError(f"archive: is not an archive of pixelcnn: it begins with {archive[:3]!r}, not with {MAGIC!r}")
     if archive[3:4] != FORMAT:
         raise ValueError(f"archive: has the format {archive[3:4]!r}, this pixelcnn reads {FORMAT!r}")
     digest, body = archive[4:36], archive[36:]
     if hashlib.sha256(body).digest() != digest:
-        raise ValueError("archive: is damaged or cut short: its checksum is another")
+        raise ValueError("archive: is damaged or truncated: its checksum does not match")
     (length,) = struct.unpack("<I", body[:4])
     try:
         return Header.model_validate_json(zlib.decompress(body[4 : 4 + length])), body[4 + length :]
     except (ValidationError, zlib.error) as error:
         raise ValueError(f"archive: its header cannot be read: {error}") from None
-
-
-def weights_sha256(model: Model) -> str:
-    """The model's identity: the sha256 that its weights' file has, as in config.json."""
-    weights = {name: weight.contiguous() for name, weight in model.network.state_dict().items()}
-    return hashlib.sha256(save_safetensors(weights)).hexdigest()
 
 
 def _environment(model: Model) -> dict[str, Any]:
@@ -259,7 +251,7 @@ def _other_pixels(model: Model, header: Header) -> ValueError:
     here = "pixelcnn {pixelcnn}, torch {torch} on {device}".format(**_environment(model))
     return ValueError(
         "archive: decodes to other pixels than were compressed, so nothing is returned. "
-        f"Made by {header.made_by}; here is {here}. Decode it where it was made"
+        f"Made by {header.made_by}; here is {here}. Decode it on the machine that made it"
     )
 
 

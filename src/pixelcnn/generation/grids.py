@@ -1,7 +1,4 @@
-"""Integer images as pictures for people and as image files: grids to look at, and exact files to keep.
-
-A level k of L is the grey value round(255 k / (L - 1)), of each colour alike. No two levels share a grey value, so what
-`write` writes, `read` returns.
+"""Grids of integer images as one PNG.
 
 Shapes: N images, C channels, H rows, W columns.
 """
@@ -9,68 +6,21 @@ Shapes: N images, C channels, H rows, W columns.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-SHORTEST_WIDTH = 640  # a grid of tiny images is enlarged, pixel by pixel, to at least about this many
-FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}  # 8 bits a channel, but for some PNGs
-SUFFIXES = (*FORMATS.values(), ".jpeg")
-MODES = {1: "L", 3: "RGB"}
-TEXT_SIZE = 16
+from pixelcnn.data.image_files import greys
 
-
-def greys(levels: int) -> Tensor:
-    """The grey value of each level, (levels,) uint8, ascending."""
-    return (torch.arange(levels, dtype=torch.float64) * 255 / (levels - 1)).round().to(torch.uint8)
-
-
-def write(path: Path, image: Tensor, levels: int) -> None:
-    """An image (C, H, W) of integers 0 ... levels-1 as a PNG file."""
-    pixels = greys(levels)[image.cpu().long()].permute(1, 2, 0).numpy()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
-
-
-def read(path: Path, channels: int, levels: int) -> Tensor:
-    """An image file as integers (C, H, W) uint8. Nothing is converted that could lose something.
-
-    Raises ValueError for files that are no images, and for those with other channels, 16 bits, a palette, transparency,
-    several frames, or grey values that are no levels.
-    """
-    try:
-        with Image.open(path, formats=list(FORMATS)) as image:
-            _refuse_what_would_be_lost(path, image, channels)
-            pixels = torch.from_numpy(np.array(image))
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"{path}: is not an image of {', '.join(FORMATS)} that can be read: {error}") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    pixels = pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
-    level = torch.bucketize(pixels, greys(levels)).to(torch.uint8).clamp_(max=levels - 1)
-    strange = pixels[greys(levels)[level.long()] != pixels]
-    if len(strange):
-        raise ValueError(f"{path}: the grey value {int(strange[0])} is not that of one of the {levels} levels")
-    return level
-
-
-def _refuse_what_would_be_lost(path: Path, image: Image.Image, channels: int) -> None:
-    wanted = MODES[channels]
-    found = image.mode + (" with transparency" if "transparency" in image.info else "")
-    if any("16" in str(tile[3]) for tile in getattr(image, "tile", ())):
-        found += " of 16 bits"
-    if getattr(image, "n_frames", 1) > 1:
-        found += ", several frames"
-    if found != wanted:
-        raise ValueError(f"{path}: its pixels are {found}, not {wanted} of 8 bits; convert the file first")
+SHORTEST_WIDTH = 640  # pixels; grids of small images are enlarged by a whole factor to about this width or more
+TEXT_SIZE = 16  # points of the rows' names
 
 
 def grid(images: Tensor, columns: int, levels: int, row_names: Sequence[str] = ()) -> Image.Image:
-    """Images (N, C, H, W) of integers 0 ... levels-1, C 1 or 3, row by row in `columns` columns, as one picture.
+    """Images (N, C, H, W) of integers 0 ... levels-1, C 1 or 3, as an RGB picture of `columns` columns, row by row.
 
-    row_names: written to the left of each row.
+    row_names: written to the left of the rows.
     """
-    pixels = greys(levels)[images.cpu().long()].expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    pixels = greys(levels)[images.cpu().long()].expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
     num, height, width, _ = pixels.shape
     columns = min(columns, num)
     picture = Image.new("RGB", (columns * (width + 1) + 1, -(-num // columns) * (height + 1) + 1), "white")
@@ -83,7 +33,7 @@ def grid(images: Tensor, columns: int, levels: int, row_names: Sequence[str] = (
 
 
 def _with_names(picture: Image.Image, names: Sequence[str]) -> Image.Image:
-    """The picture with a name at the middle of each of its len(names) rows, in a margin on the left."""
+    """The picture with a margin on the left that has a name at the centre of each of the len(names) rows."""
     font = ImageFont.load_default(TEXT_SIZE)
     margin = int(max(font.getlength(name) for name in names)) + TEXT_SIZE
     page = Image.new("RGB", (picture.width + margin, picture.height), "white")

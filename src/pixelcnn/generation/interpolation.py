@@ -1,32 +1,27 @@
-"""Images of vectors: reconstructions from codes, and what lies between two embeddings or codes.
+"""Reconstructions from codes, and interpolations between two embeddings or codes.
 
-After arXiv:1606.05328: figure 5 draws along the line between the embeddings of two portraits, figure 6 draws from the
-code that an auto-encoder makes of an image.
+After van den Oord et al. 2016 (arXiv:1606.05328): figure 5 interpolates linearly between the embeddings of two
+portraits, figure 6 reconstructs images from the codes of an auto-encoder.
 
-Shapes: N images, C channels, H rows, W columns, D numbers of a vector.
+Shapes: N images, C channels, H rows, W columns, D dimensions of a code or embedding.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from pixelcnn.generation.sampling import sample
+from pixelcnn.generation.sampling import OnRow, sample
 from pixelcnn.model import Model
-
-OnRow = Callable[[int], object]
 
 
 def reconstruct(
     model: Model, images: Tensor, num: int, seed: int, temperature: float = 1.0, on_row: OnRow = lambda _: None
 ) -> Tensor:
-    """`num` images for each of N images (N, C, H, W) uint8, drawn given its code: (N, num, C, H, W).
+    """`num` reconstructions of each of N images (N, C, H, W) uint8, sampled given its code: (N, num, C, H, W).
 
-    A decoder that has one image for each code gives that one, (N, 1, C, H, W). Raises ValueError for a model that is
-    no auto-encoder.
+    A deterministic decoder has one per code, (N, 1, C, H, W). Raises ValueError for a model without encoder.
     """
     with torch.inference_mode():
-        codes = model.encode(images.to(model.device))
+        codes = model.network.encode(images.to(model.device))  # (N, D)
         decoded = model.decode(codes)
     if decoded is not None:
         return decoded.unsqueeze(1).cpu()
@@ -44,9 +39,10 @@ def interpolate(
     temperature: float = 1.0,
     on_row: OnRow = lambda _: None,
 ) -> Tensor:
-    """Images (N, steps, C, H, W) at equal steps from vectors `first` to `last` (N, D), each line with its own noise.
+    """Images (N, steps, C, H, W) at equal steps from codes or embeddings `first` to `last` (N, D), both included.
 
-    The noise stays the same along a line, so what changes is due to the vector.
+    All images of a line are drawn with the same noise, so that what changes along it is due to the vector; each line
+    has noise of its own.
     """
     if steps < 2:
         raise ValueError(f"steps: {steps} is not at least 2, the two ends")

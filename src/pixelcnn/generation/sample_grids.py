@@ -1,4 +1,4 @@
-"""The pictures that show what a model has learnt: samples, reconstructions, lines between embeddings.
+"""The sample grids that show what a model has learnt: samples, reconstructions, interpolations between embeddings.
 
 Shapes: C channels, H rows, W columns.
 """
@@ -6,46 +6,49 @@ Shapes: C channels, H rows, W columns.
 import torch
 from torch import Tensor
 
-from pixelcnn import config
+from pixelcnn.config import Given
 from pixelcnn.data.dataset import Split
 from pixelcnn.generation.interpolation import interpolate, reconstruct
 from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Model
+from pixelcnn.params import Evaluate
 from pixelcnn.progress import progress
 
 
-def draw_pictures(model: Model, images: Split, settings: config.Evaluate, name: str) -> Tensor:
+def sample_grid(model: Model, images: Split, settings: Evaluate, name: str) -> Tensor:
     """The grid (rows, columns, C, H, W): samples, a row for each class or for each of some of the images.
 
-    A row of a model given embeddings or codes begins with the image whose embedding or code it is. Below those of
-    embeddings as many rows lead from one image to the next, along the line between their embeddings.
+    A row of a model given embeddings or codes begins with the image whose embedding or code it is. Below the rows of
+    embeddings as many rows interpolate from one image's embedding to the next one's.
     """
-    columns, device = settings.samples_per_class, model.device
-    if model.given == "none":
-        return draw_samples(model, None, columns, columns, settings, name)
-    if model.given == "label":
-        labels = torch.arange(len(model.data.classes), device=device)
-        return draw_samples(model, labels, len(labels), columns, settings, name)
-    columns = max(columns, 4)  # two ends of a line and their images
+    columns = settings.samples_per_class
+    match model.given:
+        case Given.NONE:
+            return _samples(model, None, columns, columns, settings, name)
+        case Given.LABEL:
+            labels = torch.arange(len(model.data.classes), device=model.device)
+            return _samples(model, labels, len(labels), columns, settings, name)
+    columns = max(columns, 4)  # an interpolation has two ends and their images
     shown = images.part(chosen(len(images.images), columns, settings.seed))
-    if model.given == "code":
+    if model.given is Given.CODE:
         drawn = reconstruct(model, shown.images, columns - 1, settings.seed, settings.temperature)
         return torch.cat([shown.images.unsqueeze(1), drawn], dim=1)
-    embeddings = model.conditions(shown)
+    return _of_embeddings(model, shown, columns, settings, name)
+
+
+def _of_embeddings(model: Model, shown: Split, columns: int, settings: Evaluate, name: str) -> Tensor:
+    embeddings, originals = model.conditions(shown), shown.images.unsqueeze(1)  # (columns, 1, C, H, W)
     assert embeddings is not None
-    drawn = draw_samples(model, embeddings.to(device), columns, columns - 1, settings, name)
+    drawn = _samples(model, embeddings.to(model.device), columns, columns - 1, settings, name)
     ends = embeddings, embeddings.roll(-1, 0)
     lines = interpolate(model, *ends, columns - 2, settings.seed, settings.temperature)
-    originals = shown.images.unsqueeze(1)
     between = torch.cat([originals, lines, originals.roll(-1, 0)], dim=1)
     return torch.cat([torch.cat([originals, drawn], dim=1), between])
 
 
-def draw_samples(
-    model: Model, conds: Tensor | None, rows: int, columns: int, settings: config.Evaluate, name: str
-) -> Tensor:
-    """Samples (rows, columns, C, H, W), the condition of each row's being its own."""
-    cells = torch.arange(rows * columns, device=model.device) // columns
+def _samples(model: Model, conds: Tensor | None, rows: int, columns: int, settings: Evaluate, name: str) -> Tensor:
+    """Samples (rows, columns, C, H, W), a row sharing one condition."""
+    cells = torch.arange(rows * columns, device=model.device) // columns  # each cell's row
     generator = torch.Generator().manual_seed(settings.seed)
     batches = cells.split(settings.batch_size)
     drawn = []

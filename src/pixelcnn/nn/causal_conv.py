@@ -1,6 +1,9 @@
-"""The k x k masked convolution of arXiv:1601.06759, section 3.4, cropped: what its mask would zero is not computed.
+"""The k x k masked convolution of PixelCNN and PixelRNN (arXiv:1601.06759, section 3.4), and its incremental form.
 
-Shapes: B batch, I input features, O output features, H rows, W columns, p = kernel_size // 2.
+The kernel is cropped to the taps that the causal mask leaves: the rows above the pixel, and the pixel's row up to the
+pixel itself. The result is that of the masked k x k convolution at about half the multiplications.
+
+Shapes: B batch, I input features, O output features, H rows, W columns, p = kernel_size // 2 (the kernel's half-width).
 """
 
 import torch
@@ -11,27 +14,29 @@ from pixelcnn.nn.masked_conv import RowConv
 
 
 class CausalConv(nn.Module):
-    """The p rows above a pixel in full, p pixels to its left in full, the pixel itself by `centre_mask` (O, I)."""
+    """Causal convolution: the p rows above, p pixels to the left, and the pixel itself under `centre_mask` (O, I)."""
 
     def __init__(self, centre_mask: Tensor, kernel_size: int):
         assert kernel_size % 2, f"{kernel_size} is not odd: a masked kernel has a centre"
         assert kernel_size >= 3, f"{kernel_size} is not at least 3: 1 is a RowConv"
         super().__init__()
         outputs, inputs = centre_mask.shape
-        self.reach = kernel_size // 2
+        self.reach = kernel_size // 2  # half-width of the kernel
         self.above = nn.Conv2d(inputs, outputs, (self.reach, kernel_size), bias=False)
         self.row = RowConv(centre_mask, left=self.reach)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Whole images (B, I, H, W) -> (B, O, H, W)."""
+        """Convolve whole images, zero-padded: (B, I, H, W) -> (B, O, H, W)."""
         p = self.reach
-        return self.above(F.pad(x[:, :, :-1], (p, p, p, 0))) + self.row(F.pad(x, (p, 0)))
+        # `above` ends one row above its output, hence no last row: (B, I, p+H-1, p+W+p) -> (B, O, H, W)
+        above = self.above(F.pad(x[:, :, :-1], (p, p, p, 0)))
+        return above + self.row(F.pad(x, (p, 0)))  # (B, I, H, p+W) -> (B, O, H, W)
 
 
 class CausalState:
-    """A CausalConv fed pixel by pixel: p rows of its inputs above, and the current row so far.
+    """The state of a CausalConv evaluated pixel by pixel: its last p input rows, and the current row so far.
 
-    Zeros, the padding of `forward`, are the state of an image not yet begun.
+    It starts with zeros, the padding of `forward`.
     """
 
     def __init__(self, conv: CausalConv, batch: int, width: int):
@@ -41,19 +46,20 @@ class CausalState:
         self.left = zeros(batch, inputs, 1, p + width)
 
     def begin_row(self) -> None:
-        """The current row is finished: it is the row above from now on. (Before the first row it is zeros.)"""
+        """Move the finished row to the rows above, and convolve those. (Before the first row it is zeros.)"""
         p = self.conv.reach
-        finished = F.pad(self.left[..., p:], (p, p))
-        self.above = torch.cat([self.above[:, :, 1:], finished], dim=2)
-        self.link = self.conv.above(self.above)
+        finished = F.pad(self.left[..., p:], (p, p))  # (B, I, 1, p+W+p)
+        self.above = torch.cat([self.above[:, :, 1:], finished], dim=2)  # (B, I, p, p+W+p)
+        self.link = self.conv.above(self.above)  # (B, O, 1, W)
 
     def write(self, pixel: Tensor) -> None:
-        """The input at the current column is `pixel` (B, I, 1, 1)."""
+        """Set the input at the current column to `pixel` (B, I, 1, 1), in place."""
         here = self.conv.reach + self.column
         self.left[..., here : here + 1] = pixel
 
     def __call__(self, pixel: Tensor) -> Tensor:
-        """The convolution at the current column, whose input is `pixel` (B, I, 1, 1): (B, O, 1, 1)."""
+        """Convolve at the current column, whose input is `pixel` (B, I, 1, 1): (B, O, 1, 1)."""
         self.write(pixel)
         j = self.column
+        # The window (B, I, 1, p+1) ends at the current pixel
         return self.link[..., j : j + 1] + self.conv.row(self.left[..., j : j + self.conv.reach + 1])

@@ -11,7 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class NoCondition(nn.Module):
+class Condition(nn.Module):
+    """Conditions, one per image along the first axis -> a map (B, channels, 1 or H, 1 or W), None where channels is 0.
+
+    Raises ValueError for a condition that is missing, not wanted, or of another dtype or shape.
+    """
+
+    channels: int  # D of the map
+
+    def forward(self, cond: Tensor | None) -> Tensor | None:
+        """The map of these conditions."""
+        raise AssertionError(f"{type(self).__name__} defines no map")
+
+    def standardise(self, conditions: Tensor) -> None:
+        """Before training: take over mean and scale from the training set's conditions, where they have any."""
+
+
+class NoCondition(Condition):
     """An unconditional model: refuses a condition, since ignoring one would hide a mistake."""
 
     channels = 0
@@ -21,8 +37,8 @@ class NoCondition(nn.Module):
             raise ValueError("cond: this model is unconditional, but a condition was given")
 
 
-class LabelCondition(nn.Module):
-    """Class labels (B,) int64 -> one-hot vectors (B, classes, 1, 1) int64, equation 4 with h one-hot."""
+class LabelCondition(Condition):
+    """Class labels (B,) int64 -> one-hot vectors (B, classes, 1, 1) int64: equation 4 with h one-hot."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -33,17 +49,16 @@ class LabelCondition(nn.Module):
             raise ValueError("cond: this model is class-conditional and needs a label per image, but none was given")
         if cond.dtype != torch.int64 or cond.ndim != 1:
             raise ValueError(f"cond: labels are int64 of shape (B,), not {cond.dtype} of shape {tuple(cond.shape)}")
-        # not in training, whose labels are the data set's: to look at them is to wait for the device at every step
+        # Not in training, whose labels are the data set's: reading them would synchronise with the device at every step
         if not self.training and cond.numel() and not 0 <= int(cond.min()) <= int(cond.max()) < self.channels:
             raise ValueError(f"cond: labels are 0 ... {self.channels - 1}, not {int(cond.min())} ... {int(cond.max())}")
         return F.one_hot(cond, self.channels)[:, :, None, None]
 
 
-class VectorCondition(nn.Module):
-    """Any vector h (B, D) of floats, equation 4: an embedding, or the code of an auto-encoder.
+class VectorCondition(Condition):
+    """Any vectors h (B, D) of floats, equation 4: embeddings, or the codes of an auto-encoder.
 
-    `standardise` makes the features of a set of vectors have mean 0 and variance 1; it is kept with the weights, so
-    that whoever draws from the model gives vectors as they come.
+    Vectors are standardised by buffers that are saved with the weights, so that a caller passes them as they come.
     """
 
     mean: Tensor
@@ -55,10 +70,10 @@ class VectorCondition(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
 
-    def standardise(self, vectors: Tensor) -> None:
-        """Take mean and deviation from vectors (N, D); a feature that never changes is only centred."""
-        deviation = vectors.std(0, correction=0)
-        self.mean.copy_(vectors.mean(0))
+    def standardise(self, conditions: Tensor) -> None:
+        """Mean 0 and variance 1 over vectors (N, D) from now on; a feature that is constant is only centred."""
+        deviation = conditions.std(0, correction=0)
+        self.mean.copy_(conditions.mean(0))
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1))
 
     def forward(self, cond: Tensor | None) -> Tensor:
@@ -70,18 +85,17 @@ class VectorCondition(nn.Module):
                 f"not {cond.dtype} of shape {tuple(cond.shape)}"
             )
         h = (cond.to(self.mean.dtype) - self.mean) / self.deviation
-        return h[:, :, None, None]
+        return h[:, :, None, None]  # (B, D, 1, 1)
 
 
-class MapCondition(nn.Module):
-    """s = m(h) of equation 5: a deconvolutional network from a vector (B, D, 1, 1) to a map (B, M, H, W).
+class MapCondition(Condition):
+    """s = m(h) of equation 5: a deconvolutional network from the vector of another condition to a map (B, M, H, W).
 
-    One step to a quarter of the image's size, then two that double it.
+    One step from 1x1 to a quarter of the image's size, then two that double it.
     """
 
-    def __init__(self, vector: nn.Module, channels: int, height: int, width: int):
+    def __init__(self, vector: Condition, channels: int, height: int, width: int):
         super().__init__()
-        assert isinstance(vector.channels, int)
         self.vector, self.channels, self.size = vector, channels, (height, width)
         quarter = (-(-height // 4), -(-width // 4))
         self.deconvolutions = nn.Sequential(
@@ -91,6 +105,10 @@ class MapCondition(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
         )
+
+    def standardise(self, conditions: Tensor) -> None:
+        """That of the vectors."""
+        self.vector.standardise(conditions)
 
     def forward(self, cond: Tensor | None) -> Tensor:
         h = self.vector(cond)

@@ -1,34 +1,34 @@
-"""Published bits per dimension, as data. Test first, training in brackets where the paper gives it; all unconditional
-unless the model's name says otherwise.
+"""Published bits per dimension, as data: of the test split, and of the train split where the paper gives it. Models are
+unconditional unless their names say otherwise.
 
-A row belongs to one source of pixelcnn.data.sources, and the name of the source carries the release: numbers on the
-ImageNet files of van den Oord et al. 2016 and on those of Chrabaszcz et al. 2017 never meet in one table.
+A row belongs to one source of pixelcnn.data.sources, whose name includes the release: numbers on the ImageNet files of
+van den Oord et al. 2016 and on those of Chrabaszcz et al. 2017 never share a table. No torch here.
 """
 
 from dataclasses import dataclass
 
 CIFAR10 = "cifar10"
-IMAGENET32, IMAGENET64 = "imagenet32-vdo2016", "imagenet64-vdo2016"
-BOX32, BOX64 = "imagenet32-box2017", "imagenet64-box2017"
+IMAGENET32, IMAGENET64 = "imagenet32_vdo2016", "imagenet64_vdo2016"
+BOX32, BOX64 = "imagenet32_box2017", "imagenet64_box2017"
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One number of one paper, on the test split of `source`."""
+    """A published result on the test split of `source`, from one paper."""
 
     source: str
     model: str
     reference: str  # authors, year, arXiv identifier
     test: float  # bits/dim
     train: float | None = None  # bits/dim
-    bound: bool = False  # printed as "<=": a variational bound
+    bound: bool = False  # printed with ≤: a variational upper bound
     parameters: int | None = None
-    cost: str = ""  # of training
+    cost: str = ""  # of training, as the paper states it
     note: str = ""
 
 
 def published(source: str) -> list[PublishedRow]:
-    """The rows measured on the images of `source`; none for a source on which nothing is published."""
+    """The rows measured on the images of `source`; empty for a source without published results."""
     return [row for row in ROWS if row.source == source]
 
 

@@ -1,20 +1,43 @@
-"""What the stages have reported, read, and its numbers in words. No torch here."""
+"""Readers of what the stages write under reports/, and costs, durations and large numbers as text. No torch here."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from pixelcnn import files
+from pixelcnn.config import check
+from pixelcnn.data.dataset import DatasetInfo
+from pixelcnn.schemas import BaselineReport, EvaluateReport, Report, TrainReport
+
+R = TypeVar("R", bound=Report)
 
 
-def read(reports: Path, stage: str, name: str) -> dict[str, Any]:
-    """What `stage` reported on `name`: reports/STAGE/NAME.json."""
-    path = made(reports, stage, f"{name}.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); run `dvc repro --force {stage}@{name}`") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object; run `dvc repro --force {stage}@{name}`")
-    return content
+def read_preprocess(reports: Path, name: str) -> DatasetInfo:
+    """The card of a data set, from reports/preprocess/NAME.json."""
+    path, remedy = made(reports, "preprocess", f"{name}.json"), _remake("preprocess", name)
+    return check(DatasetInfo, files.read_json(path, f"{path}: no such file", remedy), f"{path} ({remedy})")
+
+
+def read_baseline(reports: Path, name: str) -> BaselineReport:
+    """The baselines' scores on a data set, from reports/baseline/NAME.json."""
+    return _read(BaselineReport, reports, "baseline", name)
+
+
+def read_train(reports: Path, name: str) -> TrainReport:
+    """The summary of a run's training, from reports/train/NAME.json."""
+    return _read(TrainReport, reports, "train", name)
+
+
+def read_evaluate(reports: Path, name: str) -> EvaluateReport:
+    """A run's scores by split, from reports/evaluate/NAME.json."""
+    return _read(EvaluateReport, reports, "evaluate", name)
+
+
+def _read(schema: type[R], reports: Path, stage: str, name: str) -> R:
+    return schema.read(made(reports, stage, f"{name}.json"), _remake(stage, name))
+
+
+def _remake(stage: str, name: str) -> str:
+    return f"run `dvc repro --force {stage}@{name}`"
 
 
 def made(reports: Path, stage: str, file: str) -> Path:
@@ -25,14 +48,14 @@ def made(reports: Path, stage: str, file: str) -> Path:
     return path
 
 
-def cost(train: dict[str, Any]) -> str:
-    """What a training took, from reports/train/RUN.json: time and hardware, images seen, floating-point operations."""
-    flop = train["flops_per_image"] * train["images_seen"]
-    return f"{duration(train['seconds'])}, {train['hardware']}; {si(train['images_seen'])} images; {si(flop, 'FLOP')}"
+def cost(train: TrainReport) -> str:
+    """What a training took: time and hardware, images seen, floating-point operations."""
+    flop = si(train.total_flops, "FLOP")
+    return f"{duration(train.seconds)}, {train.hardware}; {si(train.images_seen)} images; {flop}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them, to two digits or more."""
+    """A duration in seconds, minutes, hours or days, to two digits or more."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -40,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 def si(value: float, unit: str = "") -> str:
-    """Three digits and a prefix: 15.3 M, 410 TFLOP."""
+    """Three significant digits and an SI prefix: 15.3 M, 410 TFLOP."""
     for exponent, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if value >= 0.9995 * 10**exponent:
             return f"{value / 10**exponent:.3g} {prefix}{unit}"

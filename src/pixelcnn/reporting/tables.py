@@ -1,20 +1,23 @@
-"""The NLL tables: what this project measured, beside what was published on the same images. No torch here.
+"""The NLL tables: the runs' results beside what was published on the same images. No torch here.
 
-Numbers share a column only where the images are the same: the two releases of small ImageNet (van den Oord et al. 2016,
-Chrabaszcz et al. 2017) differ by about 0.25 bits/dim for one and the same model, more than most papers differ.
+Results share a table only where the images are the same: on the two releases of small ImageNet (van den Oord et al.
+2016, Chrabaszcz et al. 2017) the same model's bits/dim differ by about 0.25, more than the results of most papers do.
 """
 
 import math
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from pixelcnn import config
+from pixelcnn.config import Given
+from pixelcnn.data.dataset import DatasetInfo
+from pixelcnn.params import Params, Run
 from pixelcnn.reporting.published import PublishedRow, published
-from pixelcnn.reporting.reports import cost, read, si
+from pixelcnn.reporting.reports import cost, read_baseline, read_evaluate, read_preprocess, read_train, si
+from pixelcnn.schemas import BaselineReport, Measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,18 +27,18 @@ TERMINAL_WIDTH = 100
 GIVEN = "Given an embedding or a code of the image itself, so not comparable with the likelihoods above"
 FOOTNOTE = (
     "Bits per dimension are nats / (D ln 2), the mean over the test images; ± is its standard error. "
-    "Bold rows were measured here. ≤ marks an upper bound."
+    "Bold rows were measured here. ≤ marks rows of upper bounds."
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. `source` is the paper of a published row, and the command that makes one of ours."""
+    """One line of a table. `source` is the paper of a published row, the `dvc repro` command of a row measured here."""
 
     model: str
     ours: bool
     test: float  # bits/dim
-    bound: bool  # the exact value is at most `test`
+    bound: bool  # bits/dim are upper bounds on the exact values
     standard_error: float | None  # of the mean over the test images
     train: float | None
     num_images: int | None
@@ -43,45 +46,45 @@ class Row:
     cost: str
     source: str
     note: str
-    given: str = ""  # "embedding" or "code": bits/dim of p(x | that), where that may hold much of the image
+    given: str = ""  # what p(x | given) is conditioned on, where it is not comparable with p(x)
 
 
 @dataclass(frozen=True)
 class Table:
-    """One data set's rows, the best first, then those given more than a label; `remark` says why none is published."""
+    """One data set's rows, the best first, rows that are not comparable last; `remark` says why none is published."""
 
     name: str  # in params.yaml
-    card: dict[str, Any]  # reports/preprocess/NAME.json
+    info: DatasetInfo
     rows: list[Row]
     remark: str
 
 
-def tables(reports: Path, params: config.Params) -> list[Table]:
+def tables(reports: Path, params: Params) -> list[Table]:
     """A table per data set of params.yaml, from the JSON files under `reports`.
 
-    Raises ValueError where a file is missing or no JSON, with its name and the stage that makes it.
+    Raises ValueError naming a file that is missing or damaged and the stage that makes it.
     """
     return [_table(reports, params, name) for name in params.datasets]
 
 
-def _table(reports: Path, params: config.Params, name: str) -> Table:
-    card = read(reports, "preprocess", name)
-    rows = _baseline_rows(read(reports, "baseline", name), name)
-    rows += [_run_row(reports, key, run, card) for key, run in runs_of(params, name).items()]
-    others, remark = _others(card)
-    return Table(name, card, sorted(rows + others, key=lambda row: (row.given != "", row.test)), remark)
+def _table(reports: Path, params: Params, name: str) -> Table:
+    info = read_preprocess(reports, name)
+    rows = _baseline_rows(read_baseline(reports, name), name)
+    rows += [_run_row(reports, key, run, info) for key, run in runs_of(params, name).items()]
+    others, remark = _others(info)
+    return Table(name, info, sorted(rows + others, key=lambda row: (row.given != "", row.test)), remark)
 
 
-def runs_of(params: config.Params, dataset: str) -> dict[str, config.Run]:
-    """The runs on a data set's images, with embeddings or without."""
+def runs_of(params: Params, dataset: str) -> dict[str, Run]:
+    """The runs on a data set's images, with or without embeddings."""
     return {key: run for key, run in params.runs.items() if params.images_of(run.dataset) == dataset}
 
 
-def _others(card: dict[str, Any]) -> tuple[list[Row], str]:
-    """The published rows that may stand beside ours, or none and why."""
-    if not card["comparable"]:
-        return [], f"Not comparable, so no published row stands here: {card['comparable_reason']}."
-    rows = [_published_row(row) for row in published(card["source"])]
+def _others(info: DatasetInfo) -> tuple[list[Row], str]:
+    """The published rows on the same images; where there are none, the remark that says why."""
+    if not info.comparable:
+        return [], f"Not comparable, so no published row stands here: {info.comparable_reason}."
+    rows = [_published_row(row) for row in published(info.source)]
     return rows, "" if rows else "Nothing is published on these images: all rows were measured here."
 
 
@@ -101,72 +104,53 @@ def _published_row(row: PublishedRow) -> Row:
     )
 
 
-def _baseline_rows(report: dict[str, Any], name: str) -> list[Row]:
-    command = f"dvc repro baseline@{name}"
+def _baseline_rows(report: BaselineReport, name: str) -> list[Row]:
     note = "full covariance, the expectation over the dequantisation noise"
-    gaussian = report["gaussian"]
+    command = f"dvc repro baseline@{name}"
     rows = [
-        _measured("Uniform, measured", report["uniform"], 0, "", command, ""),
-        _measured("Multivariate Gaussian, measured", gaussian, gaussian["num_parameters"], "", command, note),
+        _measured_row("Uniform, measured", report.uniform, command, ""),
+        _measured_row("Multivariate Gaussian, measured", report.gaussian, command, note),
     ]
-    if "truth" in report:
-        rows.append(_measured("The distribution they are drawn from", report["truth"], 0, "", command, "the entropy"))
+    if report.truth is not None:
+        rows.append(_measured_row("The distribution they are drawn from", report.truth, command, "the entropy"))
     return rows
 
 
-def _run_row(reports: Path, name: str, run: config.Run, card: dict[str, Any]) -> Row:
-    train, evaluate = read(reports, "train", name), read(reports, "evaluate", name)
-    given = config.given(run.model.condition)
-    return _measured(
-        run.description,
-        evaluate,
-        train["num_parameters"],
-        cost(train),
-        f"dvc repro evaluate@{name}",
-        _note(run, card),
-        given if given in ("embedding", "code") else "",
-    )
+def _run_row(reports: Path, name: str, run: Run, info: DatasetInfo) -> Row:
+    train, scores, given = read_train(reports, name), read_evaluate(reports, name), run.model.given
+    measured = Measured(test=scores.test, train=scores.train, num_parameters=train.num_parameters)
+    row = _measured_row(run.description, measured, f"dvc repro evaluate@{name}", _note(given, info))
+    return replace(row, cost=cost(train), bound=not train.exact, given="" if given.comparable else str(given))
 
 
-def _measured(
-    model: str,
-    report: dict[str, Any],
-    parameters: int,
-    training_cost: str,
-    command: str,
-    note: str,
-    given: str = "",
-) -> Row:
-    test = report["test"]
+def _measured_row(model: str, measured: Measured, command: str, note: str) -> Row:
     return Row(
         model=model,
         ours=True,
-        test=test["bits_per_dim"],
+        test=measured.test.bits_per_dim,
         bound=False,
-        standard_error=test["standard_error"],
-        train=report["train"]["bits_per_dim"] if "train" in report else None,
-        num_images=test["num_images"],
-        parameters=parameters,
-        cost=training_cost,
+        standard_error=measured.test.standard_error,
+        train=None if measured.train is None else measured.train.bits_per_dim,
+        num_images=measured.test.num_images,
+        parameters=measured.num_parameters,
+        cost="",
         source=command,
         note=note,
-        given=given,
     )
 
 
-def _note(run: config.Run, card: dict[str, Any]) -> str:
-    """I(x; label) <= log2(number of labels): how far p(x | label) may lie below p(x) for that reason alone."""
-    given = config.given(run.model.condition)
-    if given in ("embedding", "code"):
+def _note(given: Given, info: DatasetInfo) -> str:
+    """What p(x | given) means for comparisons. A label can save at most I(x; label) <= log2(number of labels) bits."""
+    if not given.comparable:
         return f"of p(x | its {given}), so not to be compared with p(x)"
-    if given != "label":
+    if given is not Given.LABEL:
         return ""
-    saving = math.log2(len(card["classes"])) / math.prod(card["shape"])
+    saving = math.log2(len(info.classes)) / math.prod(info.shape)
     return f"of p(x | label); a label can save at most {saving:.2g} bits/dim"
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text, in the order of COLUMNS; published numbers keep the two digits they were published with."""
+    """The cells of a row in the order of COLUMNS; published numbers have the two decimals that papers print."""
     digits = 3 if row.ours else 2
     return (
         row.model,
@@ -181,15 +165,15 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def frame(table: Table) -> "pd.DataFrame":
-    """The table with its numbers as numbers: a line per row, the columns of Row."""
-    import pandas as pd  # takes a second, which `summary` need not wait for
+    """The table as a DataFrame with numeric columns: the fields of Row."""
+    import pandas as pd  # a second to import, which `summary` does not need
 
     return pd.DataFrame(table.rows).astype({"num_images": "Int64", "parameters": "Int64"})
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, our rows in bold, notes beside the sources; rows given more than a label by themselves."""
-    parts = [f"# {table.card['title']}", table.remark, _pipes([row for row in table.rows if not row.given])]
+    """The table in Markdown, our rows in bold, notes after the sources; what is not comparable in a second table."""
+    parts = [f"# {table.info.title}", table.remark, _pipes([row for row in table.rows if not row.given])]
     if given := [row for row in table.rows if row.given]:
         parts += [f"{GIVEN}:", _pipes(given)]
     return "\n\n".join(filter(None, [*parts, FOOTNOTE])) + "\n"
@@ -206,8 +190,8 @@ def _pipes(rows: list[Row]) -> str:
     return tabulate(lines, headers=COLUMNS, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
-def summary(reports: Path, params: config.Params) -> str:
-    """The tables for a terminal of 100 columns, then where the sample grids and the page lie."""
+def summary(reports: Path, params: Params) -> str:
+    """The tables for a terminal of 100 columns, then the paths of the sample grids and the page."""
     parts = [_terminal(table) for table in tables(reports, params)]
     grids = [_place(reports / "evaluate" / f"{name}.png", f"evaluate@{name}") for name in params.runs]
     page = _place(reports / "report" / "index.html", "report")
@@ -219,8 +203,8 @@ def _place(path: Path, stage: str) -> str:
 
 
 def _terminal(table: Table) -> str:
-    num_images = table.card["splits"]["test"]["num_images"]
-    title = f"{table.card['title']}: bits/dim of {num_images:,} test images; lower is better, > is ours"
+    num_images = table.info.splits["test"].num_images
+    title = f"{table.info.title}: bits/dim of {num_images:,} test images; lower is better, > is ours"
     lines = [["", "model", "test", "±", "train", "params", "run or paper"]]
     lines += [_terminal_line(row) for row in table.rows]
     aligned = _aligned(lines, "<<>>>><")
@@ -238,13 +222,13 @@ def _aligned(lines: list[list[str]], align: str) -> list[str]:
 
 def _terminal_line(row: Row) -> list[str]:
     model, test, error, train, _, parameters, _, source = cells(row)
-    pad = "" if row.ours else " "  # two digits stand under the first two of three
+    pad = "" if row.ours else " "  # aligns two decimals with the first two of three
     source = source.removeprefix("dvc repro ").removeprefix("evaluate@").split(", ")[0]
     marker = ">" if row.ours else ""
     return [marker, _short(model, 34), test + pad, error, train + pad * bool(train), parameters, _short(source, 29)]
 
 
 def _short(text: str, width: int) -> str:
-    """Both ends of a text that is too long: names of runs often differ in their last letters."""
+    """A text of at most `width` characters, cut in the middle: names of runs often differ in their last letters."""
     half = (width - 1) // 2
     return text if len(text) <= width else f"{text[:half]}…{text[-half:]}"

@@ -1,40 +1,27 @@
-"""A version of one run's model in the MLflow registry, champion if it is surely better than the one that was.
-
-Doing it again adds nothing and decides nothing anew: the weights' hash is the identity.
+"""Register a run's model in the MLflow registry; it becomes champion if it is surely better than the current champion.
 
 python -m pixelcnn.stages.register RUN --model models/RUN --reports reports --out reports/register/RUN.json
+
+Running it again with the same weights adds no version and repeats the first decision.
 """
 
-import argparse
-import json
-from dataclasses import asdict
-from pathlib import Path
-
-from pixelcnn import config
-from pixelcnn.stages import run
+from pixelcnn import stages
 from pixelcnn.tracking import registry
 from pixelcnn.tracking.model_package import of_run
 
 
 def main() -> None:
-    args = _arguments()
-    params = config.load(Path("params.yaml"))
-    candidate = of_run(args.run, params, args.model, args.reports)
-    receipt = registry.register(candidate, params.promotion.min_gain, params.promotion.confidence)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(asdict(receipt), indent=2) + "\n")
-    aliases = ", ".join(receipt.aliases) or "no alias"
-    print(f"{args.run}: {receipt.name} version {receipt.version} ({aliases}): {receipt.reason}")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pixelcnn.stages.register", description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="an entry of params.yaml's runs")
-    parser.add_argument("--model", type=Path, required=True, help="the run's model")
-    parser.add_argument("--reports", type=Path, required=True, help="the reports' folder")
-    parser.add_argument("--out", type=Path, required=True, help="the receipt")
-    return parser.parse_args()
+    """Register, and write the report."""
+    args = stages.parser(
+        __doc__, "an entry of `runs`", model="the model's folder", reports="the reports' folder", out="the report"
+    ).parse_args()
+    params = stages.read_params()
+    package = of_run(args.name, params, args.model, args.reports)
+    report = registry.register(package, params.promotion.min_gain, params.promotion.confidence)
+    report.write(args.out)
+    aliases = ", ".join(report.aliases) or "no alias"
+    print(f"{args.name}: {report.name} version {report.version} ({aliases}): {report.reason}")
 
 
 if __name__ == "__main__":
-    run(main)
+    stages.run(main)

@@ -22,140 +22,160 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelcnn import checkpoint, config
-from pixelcnn.data import loader as stream
-from pixelcnn.data.dataset import Card, Split, read_card, read_split
+from pixelcnn import checkpoint, stages
+from pixelcnn.data import loader
+from pixelcnn.data.dataset import DatasetInfo, Split, read_info, read_split
 from pixelcnn.device import arrange, has_bfloat16, prepare
-from pixelcnn.generation.sample_grids import draw_pictures
+from pixelcnn.generation.sample_grids import sample_grid
 from pixelcnn.model import Data, Model, build
-from pixelcnn.stages import run
-from pixelcnn.tracking import runs as tracking
+from pixelcnn.params import Params, Run
+from pixelcnn.tracking import runs
 from pixelcnn.training import distributed
-from pixelcnn.training.distributed import Team
-from pixelcnn.training.fit import Journal
-from pixelcnn.training.loop import Training, steps_within
+from pixelcnn.training.distributed import World
+from pixelcnn.training.fit import Fit, Logger
+from pixelcnn.training.loop import steps_within
+from pixelcnn.training.state import Training
 
 CHECKPOINTS = Path("checkpoints")
 
 
 def main() -> None:
+    """Train, or with --measure only say how many steps a budget of time holds."""
     args = _arguments()
-    params = config.load(Path("params.yaml"))
-    if args.run not in params.runs:
-        raise ValueError(f"params.yaml: runs.{args.run}: missing; its runs are {', '.join(params.runs)}")
+    params = stages.read_params()
+    params.run(args.name)
     if params.train.processes > 1 and not distributed.started_by_torchrun():
         _become_torchrun(params.train.processes)
     device = distributed.device()
-    with distributed.team(device) as team:
-        _train(args, params, device, team)
+    with distributed.world(device) as world:
+        _train(args, params, device, world)
 
 
 def _become_torchrun(num: int) -> None:
-    """Put torchrun, which starts `num` processes of this very command, in the place of this process."""
+    """Replace this process by torchrun, which starts `num` processes of this very command."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num)]
     os.execv(sys.executable, [sys.executable, *launch, "-m", "pixelcnn.stages.train", *sys.argv[1:]])
 
 
-def _train(args: argparse.Namespace, params: config.Params, device: torch.device, team: Team) -> None:
-    section, card = params.runs[args.run], read_card(args.data)
-    if section.train.batch_size < team.size:
+def _train(args: argparse.Namespace, params: Params, device: torch.device, world: World) -> None:
+    run, info = params.run(args.name), read_info(args.data)
+    if run.train.batch_size < world.size:
         raise ValueError(
-            f"runs.{args.run}.train.batch_size: {section.train.batch_size} is less than the {team.size} processes"
+            f"runs.{args.name}.train.batch_size: {run.train.batch_size} is less than the {world.size} processes"
         )
-    pixels = CHECKPOINTS / f"{args.run}-{card.splits['train'].fingerprint[:12]}.pixels"
-    images, rest = _images(args.data, pixels, team)
-    model = _model(section, card, device, rest)
-    if section.train.precision == "bfloat16" and not has_bfloat16(device) and team.first:
+    pixels = CHECKPOINTS / f"{args.name}-{info.splits['train'].fingerprint[:12]}.pixels"
+    images, rest = _images(args.data, pixels, world)
+    model = _model(run, info, device, rest)
+    if run.train.precision == "bfloat16" and not has_bfloat16(device) and world.is_rank0:
         print("train.precision: this hardware computes no bfloat16; going on in float32")
-
-    path = CHECKPOINTS / f"{args.run}-{_key(section, card)}.pt"
     validation = read_split(args.data, "validation")
-
-    def draw(average: Model) -> Tensor:
-        return draw_pictures(average, validation, params.evaluate, args.run)
-
-    training, conditions = Training.begin(model, section.train), model.conditions(rest)
+    training, conditions = Training.begin(model, run.train), model.conditions(rest)
     if args.measure is not None:
-        num = steps_within(60 * args.measure, training, images, conditions, validation, team)
-        if team.first:
-            print(f"{args.run}: {args.measure:g} minutes here hold {num} steps; runs.{args.run}.train.steps says which")
+        num = steps_within(60 * args.measure, training, images, conditions, validation, world)
+        if world.is_rank0:
+            print(
+                f"{args.name}: {args.measure:g} minutes here hold {num} steps; runs.{args.name}.train.steps says which"
+            )
     else:
-        journal = Journal(training, params.train, path, args.run, team, draw)
-        run_id = journal.restore()
-        _check_steps(journal, team)
-        with _tracked(args.run, section, card, run_id, team) as journal.run_id:
-            journal.keep(images, conditions, validation)
-            if team.first:
-                files = journal.write(args.out, args.report, device)
-                tracking.finish(journal.summary(device), checkpoint.read_config(args.out)["weights_sha256"], files)
-                journal.forget()
-    team.once_per_machine(lambda: pixels.unlink(missing_ok=True))
+
+        def draw(ema: Model) -> Tensor:
+            return sample_grid(ema, validation, params.evaluate, args.name)
+
+        path = CHECKPOINTS / f"{args.name}-{_key(run, info)}.pt"
+        fit = Fit(training, params.train, path, args.name, world, draw)
+        fit.restore()
+        _mention_others(fit)
+        _check_steps(fit)
+        with _tracked(args.name, run, info, fit) as logger:
+            fit.run(images, conditions, validation, logger)
+            if world.is_rank0:
+                _finish(fit, args, device)
+    world.once_per_machine(lambda: pixels.unlink(missing_ok=True))
 
 
-def _images(data: Path, pixels: Path, team: Team) -> tuple[stream.Images, Split]:
+def _finish(fit: Fit, args: argparse.Namespace, device: torch.device) -> None:
+    """Write the model and what is reported of it; then the checkpoint is not needed any more."""
+    report = fit.write(args.out, args.report, device)
+    curve, sha256 = args.report.with_suffix(".csv"), checkpoint.read_config(args.out).weights_sha256
+    numbers = report.model_dump(exclude_none=True, exclude={"hardware", "exact"})
+    runs.finish(numbers, sha256, {"curve": curve, "model": args.out / checkpoint.CONFIG})
+    fit.forget()
+
+
+def _images(data: Path, pixels: Path, world: World) -> tuple[loader.Images, Split]:
     """The train split; its images on disk, in the file `pixels`, where they are too many for the memory."""
-    limit = stream.OF_MEMORY * stream.memory()
+    limit = loader.OF_MEMORY * loader.memory()
 
     def prepare_file() -> None:
-        if stream.is_large(data, "train", limit):
-            stream.flatten(data, "train", pixels)
+        if loader.is_large(data, "train", limit):
+            loader.flatten(data, "train", pixels)
 
-    team.once_per_machine(prepare_file)
-    return stream.read(data, "train", pixels, limit)
+    world.once_per_machine(prepare_file)
+    return loader.read(data, "train", pixels, limit)
 
 
-def _model(section: config.Run, card: Card, device: torch.device, data: Split) -> Model:
+def _model(run: Run, info: DatasetInfo, device: torch.device, data: Split) -> Model:
     """The model before its first step, the same in every process."""
-    torch.manual_seed(section.train.seed)
-    model = build(section.model, Data.of(card))
+    torch.manual_seed(run.train.seed)
+    model = build(run.model, run.likelihood, Data.of(info))
     model.standardise(data)
     prepare(device)
-    arrange(model.network, math.prod(model.shape[1:]), device)
+    arrange(model.network, model.network.memory_format, math.prod(model.shape[1:]), device)
     return model
 
 
-def _check_steps(journal: Journal, team: Team) -> None:
-    """All processes continue the same checkpoint."""
-    steps = team.gather(journal.training.step)
+def _mention_others(fit: Fit) -> None:
+    """Say which checkpoints of the same run there are that this training does not continue."""
+    for other in CHECKPOINTS.glob(f"{fit.name}-{'[0-9a-f]' * 12}.pt"):
+        if other != fit.path:
+            fit.say(f"{other} is of other params or data, so it is not continued")
+
+
+def _check_steps(fit: Fit) -> None:
+    """All ranks continue the same checkpoint."""
+    steps = fit.world.all_gather(fit.training.step)
     if len(set(steps)) > 1:
         raise ValueError(
-            f"{journal.path}: the processes found checkpoints of different steps ({', '.join(map(str, steps))}); "
+            f"{fit.path}: the processes found checkpoints of different steps ({', '.join(map(str, steps))}); "
             "the folder is to be the same on all machines"
         )
 
 
 @contextmanager
-def _tracked(name: str, section: config.Run, card: Card, run_id: str | None, team: Team) -> Iterator[str]:
-    """The MLflow run of a training, whose first process alone tells MLflow of it; all know its id."""
-    if not team.first:
-        yield team.gather("")[0]
+def _tracked(name: str, run: Run, info: DatasetInfo, fit: Fit) -> Iterator[Logger]:
+    """The MLflow run of a training, which rank 0 alone logs to; its id is part of every checkpoint."""
+    logger = Logger(runs.log, runs.log_picture)
+    if not fit.world.is_rank0:
+        fit.logger_state = fit.world.all_gather("")[0]
+        yield logger
         return
-    with tracking.training_run(name, section.description, _searchable(section), card, run_id) as known:
-        yield team.gather(known)[0]
+    with runs.training_run(name, run.description, _searchable(run), info, fit.logger_state) as run_id:
+        fit.logger_state = fit.world.all_gather(run_id)[0]
+        yield logger
 
 
-def _searchable(section: config.Run) -> dict[str, Any]:
-    return section.model_dump(include={"dataset", "model", "train"})
+def _searchable(run: Run) -> dict[str, Any]:
+    return run.model_dump(include={"dataset", "model", "likelihood", "train"})
 
 
-def _key(section: config.Run, card: Card) -> str:
+def _key(run: Run, info: DatasetInfo) -> str:
     """A hash of all that the weights follow from: the run's params, the pixels and their embeddings."""
-    content = _searchable(section) | {"fingerprints": [card.splits[s].fingerprint for s in ("train", "validation")]}
-    content["embeddings"] = card.embeddings.sha256 if card.embeddings else ""
+    content = _searchable(run) | {"fingerprints": [info.splits[s].fingerprint for s in ("train", "validation")]}
+    content["embeddings"] = info.embeddings.sha256 if info.embeddings else ""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pixelcnn.stages.train", description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="an entry of params.yaml's runs")
-    parser.add_argument("--data", type=Path, required=True, help="the prepared data set")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--report", type=Path, required=True, help="the summary's and the curve's path, without ending")
-    parser.add_argument(
-        "--measure", type=float, metavar="MINUTES", help="only say how many steps these would hold here"
+    parser = stages.parser(
+        __doc__,
+        "an entry of `runs`",
+        data="the prepared data set",
+        out="folder for the model",
+        report="path of the report and of the curve, without ending",
     )
+    parser.add_argument("--measure", type=float, metavar="MINUTES", help="only say how many steps these hold here")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    run(main)
+    stages.run(main)

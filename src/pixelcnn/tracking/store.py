@@ -1,11 +1,10 @@
-"""Where MLflow keeps runs, and how what an outbox holds gets there.
+"""The MLflow store: connecting to it, and delivering what an outbox holds.
 
 The store is MLFLOW_TRACKING_URI, else a SQLite file beside params.yaml, which needs no server.
 """
 
 import contextlib
 import json
-import logging
 import os
 import sqlite3
 import sys
@@ -14,12 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow is imported
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # what it makes and starts is no news to a user
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; MLflow's own 120 and 7 retries
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # are many minutes at a server that is down
 
 import mlflow
 from filelock import FileLock
@@ -30,13 +23,10 @@ from PIL import Image
 
 from pixelcnn.tracking.outbox import Event, Outbox, abandoned
 
-# Without GitPython MLflow warns three times at each start; the commit comes from tracking.provenance all the same
-logging.getLogger("mlflow.utils.git_utils").setLevel(logging.ERROR)
-
 LOCAL_STORE = Path("mlflow.db")
 LOCAL_ARTIFACTS = Path("mlruns")
-UNSENT = LOCAL_ARTIFACTS / "_unsent"  # no data set's name begins so
-# What the UI opens with `?viewStateShareKey=results`: the runs, best first, and what tells them apart
+UNSENT = LOCAL_ARTIFACTS / "_unsent"  # the outboxes; a data set's name cannot begin with an underscore
+# The view that the UI opens with `?viewStateShareKey=results`: runs sorted by test bits/dim, with the main columns
 VIEW = {
     "orderByKey": "metrics.`test_bits_per_dim`",
     "orderByAsc": True,
@@ -49,17 +39,17 @@ VIEW = {
     ],
 }
 EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # the UI shows trainings first, not chats
+    "mlflow.experimentKind": "custom_model_development",  # the UI shows training runs first, not traces of LLMs
     "mlflow.sharedViewState.results": json.dumps(VIEW),
 }
-MOST_METRICS, MOST_PARAMS = 1000, 100  # in one request
-REFUSALS = (400, 404, 409)  # HTTP: the store has understood, and will never take it
+MAX_METRICS, MAX_PARAMS = 1000, 100  # of one request
+REFUSALS = (400, 404, 409)  # HTTP status codes after which a retry is of no use
 
 
 def connect(experiment: str) -> mlflow.MlflowClient:
-    """Choose the store and the experiment, making both where they are missing, and send first what waits for them.
+    """Set the store and the experiment, creating both where they are missing, and send what earlier processes left.
 
-    Raises ConnectionError when the store does not answer, which takes two minutes at most.
+    Raises ConnectionError when the store does not answer, after two minutes at most.
     """
     with answering():
         client, _ = _open(experiment)
@@ -70,9 +60,9 @@ def connect(experiment: str) -> mlflow.MlflowClient:
 
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
-    """What MLflow raises when it does not answer becomes a ConnectionError, which names the store.
+    """Turn MLflow's errors about a store that does not answer into a ConnectionError that names the store.
 
-    So does its word that it cannot use the store at all, which mlflow-skinny has for every database.
+    The same for a store of a kind that MLflow does not support, as every database is to mlflow-skinny.
     """
     try:
         yield
@@ -85,7 +75,7 @@ def answering() -> Iterator[None]:
 
 
 def address() -> str:
-    """The store, without the password that a URI may hold."""
+    """The URI of the store, without a user name and password."""
     parts = urlsplit(_uri())
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else _uri()
 
@@ -98,8 +88,8 @@ def _local_uri() -> str:
     return f"sqlite:///{LOCAL_STORE}"
 
 
-def find_or_make(client: mlflow.MlflowClient, about: Event) -> str:
-    """The id of the run with the tag `about["identity"]`, made where there is none; ended if `about["over"]`."""
+def find_or_create(client: mlflow.MlflowClient, about: Event) -> str:
+    """The id of the run with the tag `about["identity"]`, created where there is none, and ended if `about["over"]`."""
     _, experiment_id = _open(about["experiment"])
     tag, value = about["identity"]
     for run in client.search_runs([experiment_id], f"tags.{tag} = '{value}'", max_results=1):
@@ -111,7 +101,7 @@ def find_or_make(client: mlflow.MlflowClient, about: Event) -> str:
 
 
 def send_unsent() -> int:
-    """Send what earlier processes could not send to this store; the number of outboxes that it was in."""
+    """Deliver the outboxes that earlier processes left for this store; returns their number."""
     sent = 0
     for box in abandoned(UNSENT):
         if box.about["store"] == address():
@@ -122,15 +112,15 @@ def send_unsent() -> int:
 
 
 def existing() -> mlflow.MlflowClient:
-    """The store as it is: unlike `connect`, makes nothing. ValueError where the local file is not there yet."""
+    """A client of the store, which creates nothing. ValueError where the local file does not exist yet."""
     if not is_there():
         raise ValueError(f"{LOCAL_STORE}: no such file, so no model is registered; `dvc repro` does it")
-    with _alone():
+    with _creation_lock():
         return _client()
 
 
 def is_there() -> bool:
-    """Whether there is a store to ask: a server's is taken to be."""
+    """Whether the local store exists; a server's is assumed to."""
     return not _is_local() or LOCAL_STORE.exists()
 
 
@@ -138,25 +128,25 @@ def _is_local() -> bool:
     return _uri() == _local_uri()
 
 
-def _alone() -> contextlib.AbstractContextManager[Any]:
-    """Held while a local store is opened: of processes that meet a new file together, all would make its tables."""
+def _creation_lock() -> contextlib.AbstractContextManager[Any]:
+    """A lock on opening the local store, since concurrent processes would all create the tables of a new file."""
     return FileLock(f"{LOCAL_STORE}.lock") if _is_local() else contextlib.nullcontext()
 
 
 def _client() -> mlflow.MlflowClient:
-    """The store's client, which in a new SQLite file makes the tables at once."""
+    """The store's client; it creates the tables of a new SQLite file at once."""
     new = not is_there()
     mlflow.set_tracking_uri(_uri())
     client = mlflow.MlflowClient()
-    if new:  # write-ahead logging stays with the file: writers no longer wait for readers, 20 ms become 3 ms
+    if new:  # write-ahead logging is a property of the file: writers do not wait for readers, 3 ms instead of 20 ms
         with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database:
             database.execute("pragma journal_mode=wal")
     return client
 
 
 def _open(experiment: str) -> tuple[mlflow.MlflowClient, str]:
-    """The store's client, and the experiment's id, both made where they are missing."""
-    with _alone():
+    """The store's client and the experiment's id, both created where they are missing."""
+    with _creation_lock():
         client = _client()
         found = client.get_experiment_by_name(experiment)
         if found is not None:
@@ -166,26 +156,26 @@ def _open(experiment: str) -> tuple[mlflow.MlflowClient, str]:
 
 
 def _refused(error: MlflowException) -> bool:
-    """Whether the store answered, and trying again is of no use."""
+    """Whether the store has answered and a retry is of no use."""
     return error.get_http_status_code() in REFUSALS
 
 
 class Delivery:
-    """Brings an outbox's events to MLflow, in order. Raises what MLflow raises when it does not answer.
+    """Sends an outbox's events to MLflow, in order. Raises what MLflow raises when it does not answer.
 
-    Nothing is harmed by a second delivery: MLflow keeps a metric of the same name, step, time and value once.
+    Idempotent: MLflow stores a metric of the same name, step, time and value once.
     """
 
     def __init__(self, run_id: str = ""):
         self.run_id = run_id
 
     def __call__(self, box: Outbox) -> None:
-        """Deliver what waits; what the store refuses for good is lost, and said."""
+        """Deliver the events; those that the store refuses for good are dropped with a message."""
         if not self.run_id:
             client, _ = _open(box.about["experiment"])
             send_unsent()
-            self.run_id = find_or_make(client, box.about)
-        for events in box.waiting():
+            self.run_id = find_or_create(client, box.about)
+        for events in box.undelivered():
             for kind, same in groupby(events, lambda event: next(iter(event))):
                 try:
                     SENDERS[kind](mlflow.MlflowClient(), self.run_id, list(same), box.folder)
@@ -205,14 +195,14 @@ def _send_status(client: mlflow.MlflowClient, run_id: str, events: Sequence[Even
 
 def _send_params(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
     params = [Param(key, value) for event in events for key, value in event["params"].items()]
-    for start in range(0, len(params), MOST_PARAMS):
-        client.log_batch(run_id, params=params[start : start + MOST_PARAMS])
+    for start in range(0, len(params), MAX_PARAMS):
+        client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
 
 
 def _send_metrics(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
     points = [Metric(key, value, e["time"], e["step"]) for e in events for key, value in e["metrics"].items()]
-    for start in range(0, len(points), MOST_METRICS):
-        client.log_batch(run_id, metrics=points[start : start + MOST_METRICS])
+    for start in range(0, len(points), MAX_METRICS):
+        client.log_batch(run_id, metrics=points[start : start + MAX_METRICS])
 
 
 def _send_tags(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
@@ -234,11 +224,11 @@ def _send_pictures(client: mlflow.MlflowClient, run_id: str, events: Sequence[Ev
     for event in events:
         with Image.open(folder / event["picture"]) as image:
             image.load()
-        place = {"key": event["name"], "step": event["step"], "timestamp": event["time"]}
-        client.log_image(run_id, image, synchronous=True, **place)
+        where = {"key": event["name"], "step": event["step"], "timestamp": event["time"]}
+        client.log_image(run_id, image, synchronous=True, **where)
 
 
-# The first key of an event says what it is
+# By the first key of an event, which is its kind
 SENDERS: dict[str, Callable[[mlflow.MlflowClient, str, Sequence[Event], Path], None]] = {
     "status": _send_status,
     "params": _send_params,

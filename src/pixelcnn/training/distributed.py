@@ -1,12 +1,13 @@
-"""One training by several processes, started by torchrun: each takes its part of every batch, and gradients are added.
+"""Data-parallel training by several processes, started by torchrun: each takes its shard of every batch, and gradients
+are all-reduced.
 
-All processes have the same weights, moments and averages at every step, so that any of them holds the whole state and
-any number of processes continues it. The sum of the gradients is taken once per step, after the backward pass, rather
-than by DistributedDataParallel during it: so a process may split its part into micro-batches when its device runs out
-of memory without the others knowing, and the network that is compiled, saved and averaged is the network itself.
+All ranks have the same weights, optimizer states and EMA at every step, so that any of them holds the whole state and
+any number of processes continues it. Gradients are summed in one all-reduce after the backward pass rather than by
+DistributedDataParallel during it: so a rank may split its shard into micro-batches when its device runs out of memory
+without the others' knowledge, and the network that is compiled, saved and averaged is the network itself.
 
-What goes between processes: gradients and losses by the devices' own network (NCCL, or gloo without GPUs); signals,
-scores and names by gloo, which waits for no device.
+Gradients and losses go by the devices' own backend (NCCL, or gloo without GPUs); signals, scores and names by gloo,
+which does not synchronise with a device.
 """
 
 import os
@@ -22,71 +23,71 @@ from torch import Tensor
 from pixelcnn.data.sampler import number
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=60)  # a data set may have to be copied before the first step
+TIMEOUT = timedelta(minutes=60)  # a data set may have to be copied before the first step
 
 
-class LostProcess(ConnectionError):
-    """Another process of the training has ended or does not answer."""
+class LostRank(ConnectionError):
+    """Another rank of the training has ended or does not answer."""
 
 
-class Team:
-    """The processes of one training; `Team(0, 1)` is a training alone, whose methods do nothing."""
+class World:
+    """The ranks of one training; in `World(0, 1)`, a single process, collectives do nothing."""
 
     def __init__(self, rank: int, size: int):
         self.rank, self.size = rank, size
         self.host: dist.ProcessGroup | None = None
         if size > 1:
-            self.host = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
+            self.host = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that speaks, logs and saves."""
+    def is_rank0(self) -> bool:
+        """Whether this process logs, prints and saves."""
         return self.rank == 0
 
-    def part(self, rows: Tensor) -> Tensor:
-        """This process's part of the rows of a batch or a split; the parts, in the order of ranks, are the rows."""
+    def shard(self, rows: Tensor) -> Tensor:
+        """This rank's shard of the rows of a batch or a split; the shards, in the order of ranks, are the rows."""
         return rows if self.size == 1 else rows.tensor_split(self.size)[self.rank]
 
-    def seed(self, seed: int, step: int) -> None:
-        """Before a step: let dropout draw other numbers in each process, the same ones when the step is repeated."""
+    def seed_dropout(self, seed: int, step: int) -> None:
+        """Before a step: let each rank's dropout draw its own numbers, the same ones when the step is repeated."""
         if self.size > 1:
             torch.manual_seed(number(f"dropout of process {self.rank}", seed, step))
 
-    def add(self, gradients: list[Tensor], loss: Tensor) -> Tensor:
-        """Add the processes' gradients, in place, and their losses: one message."""
+    def all_reduce_sum(self, gradients: list[Tensor], loss: Tensor) -> Tensor:
+        """Sum the ranks' gradients, in place, and their losses, in one all-reduce."""
         if self.size == 1:
             return loss
         flat = torch.cat([loss.view(1), *(gradient.reshape(-1) for gradient in gradients)])
-        with _company():
+        with _naming_lost_ranks():
             dist.all_reduce(flat)
         sums = flat[1:].split([gradient.numel() for gradient in gradients])
         for gradient, total in zip(gradients, sums, strict=True):
             gradient.copy_(total.view_as(gradient))
         return flat[0]
 
-    def highest(self, value: int) -> int:
-        """The highest of the processes' values."""
+    def all_reduce_max(self, value: int) -> int:
+        """The greatest of the ranks' values."""
         if self.size == 1:
             return value
         shared = torch.tensor(value)
-        with _company():
+        with _naming_lost_ranks():
             dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.host)
         return int(shared)
 
-    def gather(self, values: T) -> list[T]:
-        """The values of all processes, in the order of ranks."""
+    def all_gather(self, values: T) -> list[T]:
+        """The values of all ranks, in their order."""
         if self.size == 1:
             return [values]
         gathered: list[T | None] = [None] * self.size
-        with _company():
+        with _naming_lost_ranks():
             dist.all_gather_object(gathered, values, group=self.host)
         return gathered  # type: ignore[return-value]  # none is missing now
 
     def once_per_machine(self, work: Callable[[], None]) -> None:
-        """Let one process of each machine do something, and the others wait for it."""
+        """Let one rank of each machine do something, and the others wait for it."""
         if self.size == 1 or int(os.environ["LOCAL_RANK"]) == 0:
             work()
-        self.highest(0)
+        self.all_reduce_max(0)
 
 
 def started_by_torchrun() -> bool:
@@ -106,22 +107,22 @@ def device() -> torch.device:
 
 
 @contextmanager
-def team(on: torch.device) -> Iterator[Team]:
-    """The processes that torchrun has started; this one alone where it has started none."""
+def world(on: torch.device) -> Iterator[World]:
+    """The ranks that torchrun has started; a world of one where it has started none."""
     if not started_by_torchrun() or int(os.environ["WORLD_SIZE"]) == 1:
-        yield Team(0, 1)
+        yield World(0, 1)
         return
-    dist.init_process_group("nccl" if on.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if on.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Team(dist.get_rank(), dist.get_world_size())
+        yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def _company() -> Iterator[None]:
+def _naming_lost_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise LostProcess(f"another process of this training is gone ({reason})") from error
+        raise LostRank(f"another process of this training is gone ({reason})") from error

@@ -1,11 +1,12 @@
 """The PixelCNN (van den Oord et al. 2016, arXiv:1601.06759, sections 3.3 to 3.5): the Gated PixelCNN's predecessor.
 
 A first convolution with mask A, `num_layers` residual blocks (figure 5, left), then the head. One stack of masked
-convolutions has a blind spot, which is part of the model: each block reaches one kernel further up and, in the rows
-above, further to the right, but never to the right without going up. What lies in the row above is seen up to the
-reach of one kernel only, however deep the network; arXiv:1606.05328 has its second stack for that reason.
+convolutions has a blind spot, which is part of the model: each block extends the receptive field by one kernel upwards
+and, in the rows above, to the right, but never to the right without going up. The row above is seen within the reach of
+one kernel only, however deep the network; arXiv:1606.05328 has its second stack for that reason.
 
-Shapes: B batch, C data channels, H rows, W columns, h hidden channels (the stream between blocks has 2h), L levels.
+Shapes: B batch, C data channels, H rows, W columns, h hidden channels (the stream between blocks has 2h), K outputs per
+sub-pixel.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +15,17 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pixelcnn.architectures.pixelcnn.config import Config
 from pixelcnn.nn.causal_conv import CausalConv, CausalState
 from pixelcnn.nn.head import Head, Scale, check_sizes
+from pixelcnn.nn.interfaces import Network, Spec
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
 
 Convolve = Callable[[Tensor], Tensor]
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, 1x1 2h -> h, ReLU, the convolution, ReLU, 1x1 h -> 2h, and what came in. The caller convolves."""
+    """ReLU, 1x1 2h -> h, ReLU, k x k, ReLU, 1x1 h -> 2h, and the residual connection. The caller convolves k x k."""
 
     def __init__(self, hidden: int, data_channels: int):
         super().__init__()
@@ -35,33 +38,26 @@ class ResidualBlock(nn.Module):
         return x + self.up(inner.relu())
 
 
-class PixelCNN(nn.Module):
-    """Images (B, C, H, W) uint8 of any size -> logits (B, L, C, H, W), each of what precedes its sub-pixel."""
+class PixelCNN(Network):
+    """Images (B, C, H, W) uint8 of any size -> outputs (B, K, C, H, W), each of the sub-pixels that precede its own."""
 
-    def __init__(
-        self,
-        data_channels: int,
-        levels: int,
-        condition: nn.Module,
-        num_layers: int,
-        hidden_channels: int,
-        kernel_size: int,
-        first_kernel_size: int,
-        head_channels: int,
-    ):
-        check_sizes(data_channels, hidden_channels=hidden_channels, head_channels=head_channels)
+    incremental = True
+
+    def __init__(self, config: Config, spec: Spec):
+        channels, hidden = spec.shape[0], config.hidden_channels
+        check_sizes(channels, hidden_channels=hidden, head_channels=config.head_channels)
         super().__init__()
-        self.data_channels, self.condition, self.scale = data_channels, condition, Scale(levels)
-        sizes = data_channels, hidden_channels, 2 * hidden_channels
-        image, narrow, wide = (colours(size, data_channels) for size in sizes)
-        first = CausalConv(colour_mask(wide, image, "A"), first_kernel_size)
-        later = (CausalConv(colour_mask(narrow, narrow, "B"), kernel_size) for _ in range(num_layers))
+        self.data_channels, self.likelihood, self.condition = channels, spec.likelihood, spec.condition
+        self.scale = Scale(spec.levels)
+        image, narrow, wide = (colours(size, channels) for size in (channels, hidden, 2 * hidden))
+        first = CausalConv(colour_mask(wide, image, "A"), config.first_kernel_size)
+        later = (CausalConv(colour_mask(narrow, narrow, "B"), config.kernel_size) for _ in range(config.num_layers))
         self.convolutions = nn.ModuleList([first, *later])
-        self.blocks = nn.ModuleList(ResidualBlock(hidden_channels, data_channels) for _ in range(num_layers))
-        self.head = Head(2 * hidden_channels, head_channels, data_channels, levels)
+        self.blocks = nn.ModuleList(ResidualBlock(hidden, channels) for _ in range(config.num_layers))
+        self.head = Head(2 * hidden, config.head_channels, channels, spec.likelihood)
 
     def through(self, convolutions: Sequence[Convolve], x: Tensor) -> Tensor:
-        """The network from the scaled image to the logits: with its own convolutions, or with a stepper's."""
+        """From the scaled image to the outputs: with the network's own convolutions, or with a stepper's."""
         h = convolutions[0](x)
         for block, convolve in zip(self.blocks, convolutions[1:], strict=True):
             h = block(h, convolve)
@@ -71,16 +67,16 @@ class PixelCNN(nn.Module):
         self.condition(cond)
         return self.through(list(self.convolutions), self.scale(x))
 
-    def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> "Stepper":
-        """The state of `batch` images not yet begun (see pixelcnn.generation.sampling.walk)."""
-        return Stepper(self, batch, height, width, cond)
+    def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> "PixelCNNStepper":
+        """The state of `batch` images not yet begun."""
+        self.condition(cond)
+        return PixelCNNStepper(self, batch, height, width)
 
 
-class Stepper:
-    """A PixelCNN evaluated sub-pixel by sub-pixel, on the state of its convolutions: O(layers x W x h)."""
+class PixelCNNStepper:
+    """A PixelCNN evaluated sub-pixel by sub-pixel, on the state of its convolutions: O(layers x W x h) per image."""
 
-    def __init__(self, network: PixelCNN, batch: int, height: int, width: int, cond: Tensor | None):
-        network.condition(cond)
+    def __init__(self, network: PixelCNN, batch: int, height: int, width: int):
         self.network = network
         self.shape = (batch, network.data_channels, height, width)
         self.states = [CausalState(conv, batch, width) for conv in cast(list[CausalConv], list(network.convolutions))]
@@ -98,11 +94,16 @@ class Stepper:
         batch, channels, _, _ = self.shape
         self.pixel = self.states[0].left.new_zeros(batch, channels, 1, 1)
 
-    def outputs(self, c: int) -> Tensor:  # noqa: ARG002
-        """(B, L, C): the logits of the current pixel, right for colour c when its earlier colours have been fed."""
-        return self.network.through(self.states, self.pixel)[..., 0, 0]
+    def outputs(self, c: int) -> Tensor:
+        """(B, K): the outputs of channel c of the current pixel."""
+        return self.network.through(self.states, self.pixel)[:, :, c, 0, 0]
 
     def feed(self, c: int, value: Tensor) -> None:
-        """Colour c of the current pixel is `value` (B,) integers."""
+        """Channel c of the current pixel is `value` (B,) integers."""
         self.pixel[:, c, 0, 0] = self.network.scale(value)
         self.states[0].write(self.pixel)
+
+
+def build(config: Config, spec: Spec) -> PixelCNN:
+    """The network that the section describes."""
+    return PixelCNN(config, spec)

@@ -1,14 +1,16 @@
-"""The building blocks of PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517, figure 2): two streams of gated resnets.
+"""Layers of PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517, figure 2): gated resnets in two streams.
 
-Stream `u` at (i, j) knows rows above i, stream `ul` also what lies left in row i; nothing of the pixel itself. The step
-off the pixel is taken once, by the first layer; later kernels end at (i, j), so none is masked. Convolutions are valid
-ones: a stream's `pad` supplies what lies above and beside, zeros in `forward`, and a stepper its state.
+The receptive field of stream `u` (above) at (i, j) is in the rows above i; that of `ul` (above and left) also includes
+row i to the left of j. Neither includes the pixel itself. The first layer alone shifts the streams off the pixel; later
+kernels end at (i, j), so none is masked. Convolutions are valid ones: `Stream.pad` pads with zeros in `forward`, and a
+stepper supplies its state.
 
-Weights are normalised (w = gain v / |v|), which keeps an image's outputs free of its batch and of its other positions,
-as a norm over features in several positions would not. In place of the paper's data-dependent initialisation the gains
-begin at one, which lets features of unit variance keep about that, and at 0.1 before a gate, as the paper has it.
+Weights are normalised (Salimans and Kingma 2016, arXiv:1602.07868). Unlike a normalisation of features over positions
+or over the batch, that leaves an output independent of later pixels and of the other images. The paper's data-dependent
+initialisation is left out: gains begin at 1, which keeps features of unit variance at about that, and at 0.1 before a
+gate, as in the paper.
 
-Shapes: B batch, I input features, F hidden features, H rows, W columns, D condition features.
+Shapes: B batch, I input features, O output features, F hidden features, H rows, W columns, D condition features.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,20 +27,20 @@ Features = TypeVar("Features", Tensor, Streams)
 
 
 def concat_elu(features: Tensor) -> Tensor:
-    """elu(x) beside elu(-x): (B, F, ...) -> (B, 2F, ...)."""
+    """elu(x) and elu(-x), concatenated: (B, F, ...) -> (B, 2F, ...)."""
     return F.elu(torch.cat([features, -features], dim=1))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The kernels of one stream and the columns of context that they need; rows above: all but one of the kernel's."""
+    """The kernel size (rows, columns) of a stream and its padding: columns on both sides; above, rows - 1."""
 
     kernel: tuple[int, int]
     left: int
     right: int
 
     def pad(self, features: Tensor) -> Tensor:
-        """Zeros for what lies above and beside."""
+        """Pad with zeros for a valid convolution: (B, F, H, W) -> (B, F, rows-1+H, left+W+right)."""
         return F.pad(features, (self.left, self.right, self.kernel[0] - 1, 0))
 
 
@@ -46,15 +48,15 @@ U = Stream(kernel=(2, 3), left=1, right=1)
 UL = Stream(kernel=(2, 2), left=1, right=0)
 
 
-def normed(weight: Tensor, gain: Tensor, dim: int) -> Tensor:
-    """gain * v / |v| of a kernel whose output features lie in dimension `dim` (arXiv:1602.07868, equation 2)."""
+def weight_norm(weight: Tensor, gain: Tensor, dim: int) -> Tensor:
+    """g * v / |v| of a kernel v whose output features lie in dimension `dim` (arXiv:1602.07868, equation 2)."""
     others = [d for d in range(weight.ndim) if d != dim]
     norm = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
     return weight * (gain.view_as(norm) / norm)
 
 
 class NormedConv(nn.Conv2d):
-    """A valid convolution with normalised weights."""
+    """A valid convolution with weight normalisation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1, gain: float = 1.0):
         super().__init__(inputs, outputs, kernel, stride)
@@ -62,10 +64,10 @@ class NormedConv(nn.Conv2d):
 
     def kernel(self) -> Tensor:
         """The normalised weights (O, I, rows, columns)."""
-        return normed(self.weight, self.gain, dim=0)
+        return weight_norm(self.weight, self.gain, dim=0)
 
     def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """`forward` with a kernel that is at hand."""
+        """`forward` with weights that have been normalised already."""
         return F.conv2d(x, kernel, self.bias, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,27 +75,35 @@ class NormedConv(nn.Conv2d):
 
 
 class NormedUpsampling(nn.ConvTranspose2d):
-    """(B, I, H, W) -> (B, O, 2H, 2W): coarse (i, j) reaches fine rows 2i and 2i+1, none above."""
+    """A transposed convolution of stride 2 with weight normalisation: (B, I, H, W) -> (B, O, 2H, 2W).
+
+    It is causal: input (i, j) adds to rows 2i and 2i+1 of the output and, in stream `ul`, to columns 2j and 2j+1.
+    """
 
     def __init__(self, inputs: int, outputs: int, stream: Stream):
-        aside = (0, stream.right)
-        super().__init__(inputs, outputs, stream.kernel, stride=2, padding=aside, output_padding=aside)
-        self.gain = nn.Parameter(torch.full((outputs,), 2.0))  # a fine pixel meets a quarter of the kernel
+        crop = (0, stream.right)
+        super().__init__(inputs, outputs, stream.kernel, stride=2, padding=crop, output_padding=crop)
+        # 2, as an output pixel meets a quarter of the kernel's weights
+        self.gain = nn.Parameter(torch.full((outputs,), 2.0))
 
     def kernel(self) -> Tensor:
         """The normalised weights (I, O, rows, columns)."""
-        return normed(self.weight, self.gain, dim=1)
+        return weight_norm(self.weight, self.gain, dim=1)
 
     def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """`forward` with a kernel that is at hand."""
+        """`forward` with weights that have been normalised already."""
         return F.conv_transpose2d(x, kernel, self.bias, self.stride, self.padding, self.output_padding)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # the size of the output is not to be chosen
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # torch's takes the size of the output too
         return self.convolve(x, self.kernel())
 
 
 class GatedResnet(nn.Module):
-    """x + a sigmoid(b), with a and b from two convolutions of x and, between them, a 1x1 link from `link` features."""
+    """A gated residual block: x + a * sigmoid(b), with a and b from two convolutions of x.
+
+    link: the number of features that enter between the two convolutions by a 1x1 convolution (from the other stream or
+    a skip connection), 0 for none.
+    """
 
     def __init__(self, hidden: int, stream: Stream, link: int, cond_channels: int, dropout: float):
         super().__init__()
@@ -107,13 +117,15 @@ class GatedResnet(nn.Module):
     def forward(self, x: Tensor, linked: Tensor | None, cond: Tensor | None) -> Tensor:
         """x (B, F, H, W), linked (B, link, H, W) and a condition map (B, D, 1 or H, 1 or W) to (B, F, H, W)."""
         pad, gates = self.stream.pad, self.gates(cond)
-        return self.through(lambda f: self.first(pad(f)), self.link, lambda f: self.second(pad(f)), x, linked, gates)
+        return self.forward_with(
+            lambda f: self.first(pad(f)), self.link, lambda f: self.second(pad(f)), x, linked, gates
+        )
 
     def gates(self, cond: Tensor | None) -> Tensor | None:
         """What a condition map adds to a and b, (B, 2F, 1 or H, 1 or W)."""
         return None if self.condition is None or cond is None else self.condition(cond)
 
-    def through(
+    def forward_with(
         self,
         first: Convolve,
         link: Convolve | None,
@@ -122,38 +134,42 @@ class GatedResnet(nn.Module):
         linked: Tensor | None,
         gates: Tensor | None,
     ) -> Tensor:
-        """From x to x + a sigmoid(b), (B, F, ...) each: with the layer's own convolutions, or with a stepper's."""
-        features = first(concat_elu(x))
+        """x + a * sigmoid(b), (B, F, ...), by the given convolutions: the layer's own, or those of a stepper."""
+        features = first(concat_elu(x))  # (B, F, ...)
         if link is not None and linked is not None:
             features = features + link(concat_elu(linked))
-        features = second(self.dropout(concat_elu(features)))
+        features = second(self.dropout(concat_elu(features)))  # (B, 2F, ...)
         if gates is not None:
             features = features + gates
-        a, b = features.chunk(2, dim=1)
+        a, b = features.chunk(2, dim=1)  # (B, F, ...) each
         return x + a * torch.sigmoid(b)
 
 
-def link_of_ul(u: Tensor, short_cut: Tensor | None) -> Tensor:
-    """What stream `ul` is linked to: `u` of the same block and, on the pass up, its own short-cut."""
-    return u if short_cut is None else torch.cat([u, short_cut], dim=1)
+def ul_link(u: Tensor, skip: Tensor | None) -> Tensor:
+    """The link input of stream `ul`: `u` of the same block and, on the upsampling pass, the skip connection of `ul`."""
+    return u if skip is None else torch.cat([u, skip], dim=1)  # (B, F or 2F, ...)
 
 
-def down_and_up(
+def unet_passes(
     features: Features,
     down: Sequence[Callable[[Features], Features]],
-    coarser: Callable[[Features], Features] | None,
+    lower: Callable[[Features], Features] | None,
     up: Sequence[Callable[[Features, Features], Features]],
 ) -> Features:
-    """Both passes: the blocks of the pass up have, last to first, what those of the pass down were given."""
-    seen = [features]
+    """The downsampling and upsampling passes of a U-Net at one resolution, with the lower resolutions between them.
+
+    Each block of the pass up has a skip connection from the pass down, last to first: the input of the pass and the
+    outputs of its blocks. At the lowest resolution the last output is the input of the pass up instead.
+    """
+    skips = [features]
     for block in down:
-        seen.append(block(seen[-1]))
-    features = seen.pop() if coarser is None else coarser(seen[-1])
-    for short_cut_block in up:
-        features = short_cut_block(features, seen.pop())
+        skips.append(block(skips[-1]))
+    features = skips.pop() if lower is None else lower(skips[-1])
+    for block_with_skip in up:
+        features = block_with_skip(features, skips.pop())
     return features
 
 
-def halved(cond: Tensor | None) -> Tensor | None:
-    """A condition map for half the resolution; a vector (B, D, 1, 1) is for any."""
-    return cond if cond is None or cond.shape[2:] == (1, 1) else F.avg_pool2d(cond, 2)
+def halve_condition(cond: Tensor | None) -> Tensor | None:
+    """A condition map at half the resolution; a vector (B, D, 1, 1) holds at any resolution."""
+    return cond if cond is None or cond.shape[2:] == (1, 1) else F.avg_pool2d(cond, 2)  # (B, D, H/2, W/2)

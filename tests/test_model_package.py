@@ -1,4 +1,4 @@
-"""A run as one folder holds all that a registry elsewhere needs of it; what is not whole is refused before writing."""
+"""Packing a run as one folder and registering it elsewhere; an incomplete run or folder is refused before writing."""
 
 import json
 import shutil
@@ -13,11 +13,14 @@ import torch
 from ruamel.yaml import YAML
 
 import pixelcnn
-from pixelcnn import checkpoint, config
+from pixelcnn import checkpoint, params
 from pixelcnn.cli import main
-from pixelcnn.tracking import model_package as candidate
+from pixelcnn.config import check
+from pixelcnn.data.config import Preprocess
+from pixelcnn.tracking import model_package
 from tests.conftest import DEMO, Build
 from tests.report_files import write_json
+from tests.test_datasets import card
 
 with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
     warnings.simplefilter("ignore")
@@ -25,41 +28,47 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
 
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
-SCORES = {split: {"bits_per_dim": 2.5, "standard_error": 0.125, "num_images": 3} for split in ("test", "validation")}
+SPLITS = ("test", "validation", "train")
+SCORES = {split: {"bits_per_dim": 2.5, "standard_error": 0.125, "num_images": 3} for split in SPLITS}
 TRAIN = {
+    "step": 600,
     "steps": 600,
+    "validation_bits_per_dim": 2.5,
+    "train_bits_per_dim": 2.5,
     "num_parameters": 1000,
     "flops_per_image": 1e9,
     "images_seen": 640,
     "seconds": 90.0,
     "hardware": "2 CPU cores",
+    "exact": True,
 }
-CARD = {"title": "Noise", "licence": "free", "citation": "Somebody 1999"}
+CARD = card(title="Noise", licence="free", citation="Somebody 1999").model_dump(mode="json")
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build) -> Path:
-    """A folder with params.yaml, a model and what its stages reported; a store of its own."""
+    """A working folder with params.yaml, a model, the reports of its stages, and an empty store."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     shutil.copy(DEMO, tmp_path / "params.yaml")
     model = small_model(1)
     sha256 = checkpoint.save(Path("models") / RUN, model, model.network.state_dict())
-    params = YAML(typ="safe").load(tmp_path / "params.yaml")
-    params["runs"][RUN]["model"] = model.config.model_dump()
-    YAML().dump(params, tmp_path / "params.yaml")
+    content = YAML(typ="safe").load(tmp_path / "params.yaml")
+    content["runs"][RUN]["model"] = model.config.model_dump()
+    YAML().dump(content, tmp_path / "params.yaml")
     write_json(Path("reports/preprocess/digits.json"), CARD)
     write_json(Path(f"reports/train/{RUN}.json"), TRAIN)
     write_json(Path(f"reports/evaluate/{RUN}.json"), SCORES)
     Path(f"reports/train/{RUN}.csv").write_text("step\n1\n")
     Path(f"reports/evaluate/{RUN}.png").write_bytes((ROOT / "docs/digits-label-samples.png").read_bytes())
-    rows = {"split": ["test"] * 3 + ["validation"] * 3, "image": [0, 1, 2] * 2, "bits_per_dim": [2.0, 2.5, 3.0] * 2}
+    names = [split for split in SPLITS for _ in range(3)]
+    rows = {"split": names, "image": [0, 1, 2] * 3, "bits_per_dim": [2.0, 2.5, 3.0] * 3}
     measured(rows, sha256)
     return tmp_path
 
 
 def measured(rows: dict[str, Any], sha256: str) -> None:
-    """What the stage evaluate would have left."""
+    """Write the table of NLLs, as the stage evaluate does."""
     table = pd.DataFrame(rows)
     table.attrs = {"weights_sha256": sha256}
     table.to_parquet(f"reports/evaluate/{RUN}.parquet")
@@ -71,23 +80,23 @@ def packed() -> Path:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_packed_run_is_the_candidate_that_it_was_packed_from() -> None:
-    params = config.load(Path("params.yaml"))
-    before = candidate.of_run(RUN, params, Path("models") / RUN, Path("reports"))
-    after = candidate.unpack(packed())
+def test_unpacking_gives_the_package_that_was_packed() -> None:
+    loaded = params.load(Path("params.yaml"))
+    before = model_package.of_run(RUN, loaded, Path("models") / RUN, Path("reports"))
+    after = model_package.unpack(packed())
     assert (after.run, after.seed, after.scores) == (before.run, before.seed, before.scores)
     assert after.card.strip() == before.card
     assert after.nll.read_bytes() == before.nll.read_bytes()
     assert after.samples.read_bytes() == before.samples.read_bytes()
     content = json.loads(Path("packed/run.json").read_text())
     assert content["train"] == TRAIN
-    assert config.check(config.Run, content["params"]["run"], "run.json") == params.runs[RUN]
-    cut = config.check(config.Preprocess, content["params"]["preprocess"], "run.json")
-    assert cut == params.datasets["digits"].preprocess
+    assert check(params.Run, content["params"]["run"], "run.json") == loaded.runs[RUN]
+    preprocess = check(Preprocess, content["params"]["preprocess"], "run.json")
+    assert preprocess == loaded.datasets["digits"].preprocess
 
 
 @pytest.mark.usefixtures("project")
-def test_the_card_says_what_was_measured_and_what_it_took() -> None:
+def test_the_card_has_the_scores_the_cost_of_training_and_the_citation() -> None:
     card = (packed() / "README.md").read_text()
     assert "| test | 2.5000 | 0.1250 | 3 |" in card
     assert "1 k parameters. Training: 90 s, 2 CPU cores; 640 images; 640 GFLOP." in card
@@ -106,8 +115,8 @@ def test_a_packed_run_is_loaded_and_registered_in_another_project(
     shutil.copy(project / "params.yaml", elsewhere)
     monkeypatch.chdir(elsewhere)
     x = torch.zeros(2, 1, 5, 8, dtype=torch.uint8)
-    assert torch.equal(pixelcnn.load("packed").nll(x), checkpoint.load(project / "models" / RUN).nll(x))
-    for _ in range(2):  # the second time nothing new comes of it
+    assert torch.equal(pixelcnn.load("packed").nll(x), pixelcnn.load(project / "models" / RUN).nll(x))
+    for _ in range(2):  # the second time adds no version
         main(["models", "register", "packed"])
         assert "noise version 1 (champion): the first version of noise" in capsys.readouterr().out
     main(["models", "show", "noise"])
@@ -127,7 +136,9 @@ def test_a_packed_run_is_loaded_and_registered_in_another_project(
     ],
 )
 @pytest.mark.usefixtures("project")
-def test_what_is_not_whole_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_unfinished_and_existing_names_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
         main(["models", *arguments])
     assert end.value.code == 2
@@ -147,7 +158,7 @@ def test_damaged_weights_are_not_packed(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.usefixtures("project")
-def test_what_was_trained_again_and_not_evaluated_since_is_not_packed(
+def test_a_model_that_was_trained_again_after_its_evaluation_is_not_packed(
     small_model: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = small_model(1)
@@ -161,13 +172,13 @@ def test_what_was_trained_again_and_not_evaluated_since_is_not_packed(
 
 @pytest.mark.parametrize(("section", "key", "value"), [("train", "steps", 601), ("model", "num_layers", 3)])
 @pytest.mark.usefixtures("project")
-def test_a_run_that_params_no_longer_describe_is_not_packed(
+def test_a_model_that_differs_from_its_run_in_params_is_not_packed(
     section: str, key: str, value: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    params = YAML(typ="safe").load(Path("params.yaml"))
-    assert params["runs"][RUN][section][key] != value
-    params["runs"][RUN][section][key] = value
-    YAML().dump(params, Path("params.yaml"))
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    assert content["runs"][RUN][section][key] != value
+    content["runs"][RUN][section][key] = value
+    YAML().dump(content, Path("params.yaml"))
     with pytest.raises(SystemExit):
         packed()
     assert f"another model than params.yaml's runs.{RUN}; run `dvc repro train@{RUN}`" in capsys.readouterr().err
@@ -194,15 +205,21 @@ def without_scores(folder: Path) -> None:
     [
         (lambda folder: (folder / f"{RUN}.png").unlink(), f"packed: no {RUN}.png there; pack the run again"),
         (lambda folder: (folder / f"{RUN}.parquet").unlink(), f"packed: no {RUN}.parquet there; pack the run again"),
-        (lambda folder: (folder / "run.json").write_text("{"), "run.json: not as `pixelcnn models pack` wrote it"),
-        (without_scores, "run.json: not as `pixelcnn models pack` wrote it: KeyError('scores')"),
-        (better, "3 images of test with 2.4000 bits/dim, claimed are 3 with 2.5000; pack the run again"),
-        (fewer, "2 images of test with 2.5000 bits/dim, claimed are 3 with 2.5000; pack the run again"),
+        (lambda folder: (folder / "run.json").write_text("{"), "packed/run.json: not JSON: "),
+        (without_scores, "packed/run.json: scores: Field required; pack the run again"),
+        (
+            better,
+            "3 images of test with 2.4000 bits/dim, but 3 with 2.5000 are reported; pack the run again",
+        ),
+        (
+            fewer,
+            "2 images of test with 2.5000 bits/dim, but 3 with 2.5000 are reported; pack the run again",
+        ),
         (lambda folder: (folder / "config.json").write_text("{}"), "config.json: not a model of pixelcnn: no model"),
     ],
 )
 @pytest.mark.usefixtures("project")
-def test_a_folder_that_changed_after_packing_registers_nothing(
+def test_a_folder_that_was_changed_after_packing_is_not_registered(
     harm: Callable[[Path], None], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     harm(packed())
@@ -214,7 +231,7 @@ def test_a_folder_that_changed_after_packing_registers_nothing(
 
 
 @pytest.mark.usefixtures("project")
-def test_a_folder_with_the_name_of_a_model_that_comes_along_is_not_taken_for_it(
+def test_a_folder_with_the_name_of_a_bundled_model_has_to_be_given_as_a_path(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     main(["models", "pack", RUN, "-o", "cifar10"])
@@ -222,4 +239,4 @@ def test_a_folder_with_the_name_of_a_model_that_comes_along_is_not_taken_for_it(
     with pytest.raises(ValueError, match=r"cifar10: comes with pixelcnn, and is a folder here too; \./cifar10 means"):
         pixelcnn.load("cifar10")
     for source in ("./cifar10", Path("cifar10")):
-        assert pixelcnn.load(source).data.dataset == "noise"
+        assert pixelcnn.load(source).inner.data.dataset == "noise"

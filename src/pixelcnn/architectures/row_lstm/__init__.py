@@ -1,0 +1,1 @@
+"""PixelRNN of Row LSTM layers (van den Oord et al. 2016, arXiv:1601.06759, section 3.1)."""

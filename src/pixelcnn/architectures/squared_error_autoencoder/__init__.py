@@ -1,0 +1,1 @@
+"""A convolutional auto-encoder under a squared error, with which the PixelCNN auto-encoder is compared."""

@@ -1,0 +1,65 @@
+"""What the verbs that draw or write images share: their arguments, the check of --out, PNG files and grids.
+
+Shapes: N images, C channels, H rows, W columns.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixelcnn.cli import operands
+from pixelcnn.data import image_files
+from pixelcnn.generation.grids import save_grid
+from pixelcnn.model import Model
+
+
+def drawing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of every verb that draws images."""
+    parser.add_argument("-o", "--out", type=Path, required=True, help="a .png for a grid, or a folder for a PNG each")
+    parser.add_argument("--seed", type=operands.seed, default=0, help="(default: %(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="below 1: likelier, less diverse images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=operands.count, default=64, help="images drawn together (default: %(default)s)"
+    )
+
+
+def check_out(out: Path) -> None:
+    """Before any work: raise ValueError unless --out is a .png file or can be a folder."""
+    if out.suffix not in ("", ".png"):
+        raise ValueError(f"--out: {out} is neither a .png file nor a folder (whose name has no dot)")
+
+
+def note_if_slow(model: Model) -> None:
+    """Print a note for networks without an efficient sampler, which need a forward pass per pixel or sub-pixel."""
+    if not model.network.incremental:
+        passes = "pixel" if model.network.whole_pixels else "sub-pixel"
+        print(f"note: {model.config.name} needs a forward pass for each {passes}: slow", file=sys.stderr)
+
+
+def write_images(folder: Path, images: dict[str, Tensor], levels: int) -> None:
+    """Write each image (C, H, W) as NAME.png, from which `pixelcnn.data.image_files.read` returns the same integers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in images.items():
+        image_files.write(folder / f"{name}.png", image, levels)
+
+
+def write_rows(
+    out: Path, rows: Sequence[Tensor], drawn: Tensor, names: Sequence[str], stems: Sequence[str], levels: int
+) -> None:
+    """Write what was drawn for each of N operands: as one grid, or as a PNG for each drawn image, by --out.
+
+    rows: the parts of the grid's rows from left to right, (N, any, C, H, W) each; names: of the rows. drawn
+    (N, num, C, H, W): the images that the model drew, written to a folder as STEM-0.png, STEM-1.png, ...
+    """
+    if out.suffix:
+        grid = torch.cat([*rows], dim=1)  # (N, columns, C, H, W)
+        save_grid(out, grid.flatten(0, 1), grid.shape[1], levels, names)
+    else:
+        each = zip(stems, drawn, strict=True)
+        write_images(out, {f"{stem}-{n}": image for stem, row in each for n, image in enumerate(row)}, levels)

@@ -1,0 +1,62 @@
+"""The sections of params.yaml on data: `datasets` and `embeddings`. No torch here."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from pixelcnn.config import Count, Fraction, Name, Positive, Section, Seed, not_one_of
+from pixelcnn.data import sources
+
+
+def _known_source(name: str) -> str:
+    if name not in sources.NAMES:
+        raise ValueError(not_one_of(name, ", ".join(sources.NAMES)).removeprefix(repr(name)).strip())
+    return name
+
+
+class Download(Section):
+    """Where the publisher's archives of one data set come from; `source` is a file of pixelcnn.data.sources."""
+
+    source: Annotated[str, AfterValidator(_known_source)]
+    origin: str = Field(min_length=1)  # "publisher", the URL of a folder that holds the files, or a local folder
+    verify: Literal["publisher", "any"]  # the publisher's sha256 and counts, or whatever lies there
+
+
+class Preprocess(Section):
+    """How a data set's images become Parquet shards and splits."""
+
+    validation_fraction: Fraction  # of the training images, chosen by a hash of seed and pixels
+    seed: Seed
+    images_per_shard: Count
+
+
+class Dataset(Section):
+    """One prepared data set: the stages download@NAME, preprocess@NAME and baseline@NAME."""
+
+    download: Download
+    preprocess: Preprocess
+
+
+class Classifier(Section):
+    """Embeddings from the top layer of a convolutional network trained on the data set's labels."""
+
+    source: Literal["classifier"]
+    dataset: Name  # whose images are embedded
+    network: Literal["resnet18", "resnet34", "resnet50"]  # torchvision's
+    dims: Count  # of an embedding: the features that the classes are read from
+    seed: Seed
+    steps: Count
+    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation needs two images
+    learning_rate: Positive
+
+
+class EmbeddingsFile(Section):
+    """Embeddings that the user brings: a Parquet file with the columns split, image (its row there) and embedding."""
+
+    source: Literal["file"]
+    dataset: Name
+    path: str = Field(min_length=1)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # by which DVC sees that the file has changed
+
+
+Embeddings = Annotated[Classifier | EmbeddingsFile, Field(discriminator="source")]

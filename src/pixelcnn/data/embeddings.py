@@ -1,0 +1,109 @@
+"""Embeddings of a prepared data set's images, by a classifier or from the user's file, written as a data set again.
+
+Shapes: N images, D dimensions of an embedding.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pixelcnn.data.config import Classifier, EmbeddingsFile
+from pixelcnn.data.dataset import (
+    CARD,
+    DatasetInfo,
+    EmbeddingsInfo,
+    SplitName,
+    embeddings_file,
+    read_split,
+    write_info,
+)
+from pixelcnn.files import atomic, sha256_of
+from pixelcnn.progress import progress
+
+Vectors = dict[SplitName, npt.NDArray[np.float32]]  # (N, D) of each split
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+COLUMNS = ("split", "image", "embedding")
+
+
+def from_classifier(settings: Classifier, info: DatasetInfo, data: Path) -> tuple[Vectors, dict[str, float]]:
+    """Embed all splits by a network trained on the train split; returns also its accuracy on the test split."""
+    import torch
+
+    from pixelcnn.data.embedder import accuracy, embed, train_classifier
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    splits = {name: read_split(data, name) for name in SPLITS}
+    network = train_classifier(settings, info, splits["train"], device)
+    with progress("embeddings", sum(len(split.images) for split in splits.values()), "images") as bar:
+        vectors = {name: embed(network, split.images, bar.update) for name, split in splits.items()}
+    labels = splits["test"].labels
+    assert labels is not None
+    return {name: v.numpy() for name, v in vectors.items()}, {
+        "test_accuracy": accuracy(network, vectors["test"], labels)
+    }
+
+
+def from_file(settings: EmbeddingsFile, info: DatasetInfo) -> Vectors:
+    """Read the embeddings of all splits from the user's Parquet file, in the order of the prepared images.
+
+    Raises ValueError for a file whose hash is not `sha256`, that lacks a column or does not name every image once.
+    """
+    path = Path(settings.path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"embeddings: path: {path}: no such file")
+    if (found := sha256_of(path)) != settings.sha256:
+        raise ValueError(f"embeddings: sha256: {settings.sha256} is not that of {path}, which is {found}")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: is not a Parquet file: {' '.join(str(error).split())}") from None
+    missing = [column for column in COLUMNS if column not in table.column_names]
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}: its columns are split, image (row there) and embedding")
+    return {name: _of_split(table, name, info.splits[name].num_images, path) for name in SPLITS}
+
+
+def _of_split(table: pa.Table, name: SplitName, num: int, path: Path) -> npt.NDArray[np.float32]:
+    """The embeddings (N, D) of one split's `num` images, sorted by image."""
+    rows = table.filter(pa.compute.equal(table["split"], name))
+    images = rows["image"].to_numpy()
+    if not np.array_equal(np.sort(images), np.arange(num)):
+        raise ValueError(
+            f"{path}: split {name}: {len(images):,} rows, which are not images 0 ... {num - 1:,} once each"
+        )
+    vectors = np.asarray(rows["embedding"].to_pylist() if num else [], np.float32).reshape(num, -1)
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{path}: split {name}: embeddings hold numbers that are not finite")
+    return vectors[np.argsort(images)]
+
+
+def write(vectors: Vectors, info: DatasetInfo, data: Path, out: Path, origin: str) -> EmbeddingsInfo:
+    """Write a data set with embeddings: the shards of `data` (hard links where possible), embeddings, and the card."""
+    out.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    for name, rows in vectors.items():
+        for shard in info.splits[name].shards:
+            _link(data / shard, out / shard)
+        flat = pa.array(np.ascontiguousarray(rows, np.float32).ravel())
+        column = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+        with atomic(out / embeddings_file(name)) as file:
+            pq.write_table(pa.table({"embedding": column}), file)
+        digest.update(rows.astype("<f4").tobytes())
+    embeddings = EmbeddingsInfo(dims=vectors["train"].shape[1], origin=origin, sha256=digest.hexdigest())
+    write_info(info.model_copy(update={"embeddings": embeddings}), out / CARD)
+    return embeddings
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

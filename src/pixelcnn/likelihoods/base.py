@@ -1,0 +1,50 @@
+"""The protocol of likelihoods, inverse-CDF draws, and bits per dimension.
+
+A network puts out K numbers for each of G groups of channels at a pixel: (B, K, G, H, W). Where the network orders the
+channels itself G is C and a group is one sub-pixel; where it describes whole pixels G is 1 and the likelihood factorises
+the channels. Sampling and coding read one group at one pixel, (N, K), so that any likelihood samples and codes alike.
+
+Shapes: B batch, N pixels (any), L levels, K outputs per group, G groups, C channels, H rows, W columns.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Likelihood(Protocol):
+    """p(x) of integer images, given the outputs of a network."""
+
+    levels: int
+    num_outputs: int  # K
+    float32_outputs: bool  # outputs rounded to bfloat16 would be too coarse, so autocast must not produce them
+
+    def nll(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """-log p(x) in nats per image, (B,), of outputs (B, K, G, H, W) and integers x (B, C, H, W).
+
+        Computed in float32 at least.
+        """
+
+    def log_pmf_of(self, channel: int, outputs: Tensor, earlier: Tensor) -> Tensor:
+        """log p (N, L) float64 of every level of one channel.
+
+        outputs (N, K): of the group that the channel belongs to. earlier (N, channel): the pixels' earlier channels.
+        """
+
+
+def draw(log_pmf: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
+    """Inverse-CDF draws: log_pmf (B, L, ...) and uniforms in [0, 1) of shape (B, ...) -> integers (B, ...).
+
+    A temperature below 1 sharpens: p ** (1 / temperature), normalised. In float64, so that the same uniforms draw the
+    same image however the same mathematics is arranged.
+    """
+    pmf = torch.softmax(log_pmf.double() / temperature, dim=1)
+    below = pmf.cumsum(1) <= uniforms.unsqueeze(1)
+    return below.sum(1).clamp_(max=log_pmf.shape[1] - 1)
+
+
+def bits_per_dim(nats: Tensor | float, dims: int) -> Tensor | float:
+    """nats / (dims * ln 2): the one place where nats per image become bits per sub-pixel."""
+    return nats / (dims * math.log(2))

@@ -1,0 +1,1 @@
+"""A softmax over the levels of each sub-pixel."""

@@ -1,0 +1,37 @@
+"""A softmax over the levels of each sub-pixel (van den Oord et al. 2016, arXiv:1601.06759, section 2.2).
+
+Shapes: B batch, N sub-pixels (any), L levels, C channels, H rows, W columns. Outputs are logits, K = L.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelcnn.likelihoods.categorical.config import Config
+
+
+class Categorical:
+    """Logits (B, L, C, H, W): each sub-pixel's own distribution over L levels."""
+
+    float32_outputs = False
+
+    def __init__(self, levels: int):
+        self.levels = self.num_outputs = levels
+
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        """-log p(x) in nats per image, (B,); x (B, C, H, W) integers. In float32 at least."""
+        # Classes last: no copy where features are channels-last, and several times faster than a strided softmax
+        rows = logits.permute(0, 3, 4, 2, 1).reshape(-1, self.levels)  # (B*H*W*C, L)
+        targets = x.permute(0, 2, 3, 1).reshape(-1).long()  # (B*H*W*C,)
+        dtype = torch.promote_types(rows.dtype, torch.float32)
+        return F.cross_entropy(rows.to(dtype), targets, reduction="none").view(len(x), -1).sum(1)
+
+    def log_pmf_of(self, channel: int, logits: Tensor, earlier: Tensor) -> Tensor:  # noqa: ARG002
+        """log p (N, L) float64 of every level, of logits (N, L), which depend on the earlier channels already."""
+        return F.log_softmax(logits.double(), dim=1)
+
+
+def build(config: Config, levels: int, data_channels: int, whole_pixels: bool) -> Categorical:  # noqa: ARG001
+    """The likelihood of the section; params.yaml is refused where a network describes whole pixels."""
+    assert not whole_pixels, "a softmax cannot describe the channels of a pixel jointly"
+    return Categorical(levels)

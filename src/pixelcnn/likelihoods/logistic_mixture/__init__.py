@@ -1,0 +1,1 @@
+"""A mixture of discretised logistics (PixelCNN++)."""

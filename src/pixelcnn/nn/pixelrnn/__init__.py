@@ -1,0 +1,1 @@
+"""The PixelRNN, of which Row LSTM and Diagonal BiLSTM are two systems."""

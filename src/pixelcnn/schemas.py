@@ -1,0 +1,110 @@
+"""What the stages write for others to read, typed: a metric is one field here and one column of the tables.
+
+Files are JSON under reports/STAGE/NAME.json. Readers accept files of earlier releases: a field that came later has a
+default here, and unknown fields are ignored. No torch here.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pixelcnn import files
+
+
+class Report(BaseModel):
+    """A stage's report on one entry of params.yaml."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def read(cls, path: Path, remedy: str) -> Self:
+        """The report in a file; ValueError with the file, what is wrong, and the remedy, such as "run `dvc repro`"."""
+        content = files.read_json(path, f"{path}: no such file; {remedy}", remedy)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{path}: {key}: {first['msg']}; {remedy}") from None
+
+    def write(self, path: Path) -> None:
+        """Write the report, atomically; what is None is left out."""
+        files.write_json(path, self.model_dump(exclude_none=True))
+
+
+class Score(BaseModel):
+    """Mean NLL over a split's images in bits/dim, with the standard error of that mean."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bits_per_dim: float
+    standard_error: float
+    num_images: int
+
+
+class EvaluateReport(Report):
+    """reports/evaluate/RUN.json: the scores by split."""
+
+    test: Score
+    validation: Score
+    train: Score
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """The scores by the names of the splits, test first."""
+        return {"test": self.test, "validation": self.validation, "train": self.train}
+
+
+class TrainReport(Report):
+    """reports/train/RUN.json: the finished training, its best weights, and what it took."""
+
+    step: int  # of the best weights, by validation
+    steps: int
+    validation_bits_per_dim: float
+    train_bits_per_dim: float
+    num_parameters: int
+    flops_per_image: float  # of a training step: three forward passes
+    images_seen: int
+    seconds: float
+    images_per_second: float | None = None
+    flops_per_second: float | None = None
+    share_of_peak: float | None = None  # where the device's data sheet is known
+    hardware: str
+    exact: bool = True  # bits/dim are of the exact NLL, not of an upper bound
+
+    @property
+    def total_flops(self) -> float:
+        """Floating point operations of the whole training."""
+        return self.flops_per_image * self.images_seen
+
+
+class RegisterReport(Report):
+    """reports/register/RUN.json: the version of a registered model, and the decision about its alias."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    weights_sha256: str
+    uri: str
+    decision: str
+    reason: str
+    compared_with: int | None = None
+
+
+class Measured(BaseModel):
+    """A baseline's scores on the test split and, where it was fitted, the train split."""
+
+    model_config = ConfigDict(frozen=True)
+
+    test: Score
+    train: Score | None = None
+    num_parameters: int = 0
+
+
+class BaselineReport(Report):
+    """reports/baseline/DATASET.json: what needs no network."""
+
+    uniform: Measured
+    gaussian: Measured
+    truth: Measured | None = None  # of the distribution that the images are drawn from, where that is known
