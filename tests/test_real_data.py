@@ -13,7 +13,7 @@ from pixelcnn.data.dataset import DatasetInfo, join_fingerprints, read_split
 from pixelcnn.data.download import download
 from pixelcnn.data.preprocess import preprocess
 from pixelcnn.evaluation.nll import nll, score
-from pixelcnn.tracking import model_package as candidate
+from pixelcnn.tracking import model_package
 
 ARCHIVES = os.environ.get("PIXELCNN_ARCHIVES", "")
 
@@ -85,10 +85,10 @@ def test_both_releases_of_the_sample_hold_the_same_images(size: int, tmp_path: P
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", pretrained.folders())
 def test_a_bundled_model_reproduces_its_reported_score_on_all_test_images(name: str, tmp_path: Path) -> None:
-    model, claimed = checkpoint.load(pretrained.folders()[name]), candidate.unpack(pretrained.folders()[name])
+    model, claimed = checkpoint.load(pretrained.folders()[name]), model_package.unpack(pretrained.folders()[name])
     card = prepare(model.data.dataset, tmp_path)
     assert card.splits["test"].fingerprint == model.data.fingerprints["test"]
     test = read_split(tmp_path / "prepared", "test")
     found = score(nll(model, test, batch_size=50), model.dims)
-    assert found.num_images == claimed.scores["test"]["num_images"] == 10_000
-    assert found.bits_per_dim == pytest.approx(claimed.scores["test"]["bits_per_dim"], abs=5e-4)
+    assert found.num_images == claimed.scores.test.num_images == 10_000
+    assert found.bits_per_dim == pytest.approx(claimed.scores.test.bits_per_dim, abs=5e-4)

@@ -9,8 +9,8 @@ import torch
 
 from pixelcnn.architectures.gated_pixelcnn.config import Config as GatedPixelCNN
 from pixelcnn.data import sources
-from pixelcnn.data.sources import texture
 from pixelcnn.data.dataset import Split, fingerprint, image_hash
+from pixelcnn.data.sources import texture
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.likelihoods.categorical.config import Config as Categorical
 from pixelcnn.model import Data, build

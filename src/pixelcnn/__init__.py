@@ -1,10 +1,10 @@
 """Exact-likelihood autoregressive image models, after van den Oord et al. 2016 (arXiv:1606.05328).
 
-    import pixelcnn
+import pixelcnn
 
-    model = pixelcnn.load("cifar10")            # comes with the package; or a folder, or models:/NAME@champion
-    images = model.sample(16, seed=0)           # uint8 (16, 3, 32, 32)
-    model.bits_per_dim(images)                  # (16,)
+model = pixelcnn.load("cifar10")            # comes with the package; or a folder, or models:/NAME@champion
+images = model.sample(16, seed=0)           # uint8 (16, 3, 32, 32)
+model.bits_per_dim(images)                  # (16,)
 """
 
 from importlib import import_module

@@ -34,7 +34,9 @@ class Model:
 
     def __repr__(self) -> str:
         shape, given = "x".join(map(str, self.shape)), "" if self.given is Given.NONE else f", given its {self.given}"
-        return f"<pixelcnn model {self.inner.config.name} of {self.inner.data.dataset} {shape}{given}, on {self.device}>"
+        return (
+            f"<pixelcnn model {self.inner.config.name} of {self.inner.data.dataset} {shape}{given}, on {self.device}>"
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
