@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=BaseModel)
 
-# What had another name in an earlier release, for the message to whoever still writes the old one
+# What had another name in an earlier release, for the message to users of the old one
 RENAMED = {
     "pixelcnn++": "pixelcnnpp",
     "imagenet32-vdo2016": "imagenet32_vdo2016",
@@ -143,7 +143,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def check(schema: type[T], content: Any, where: str) -> T:
-    """`content` as a `schema`. Raises ValueError with a line per fault: where, the key's path, the value, what is right."""
+    """`content` as a `schema`. Raises ValueError with a line per fault: the key's path, the value, what is right."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:

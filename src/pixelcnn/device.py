@@ -28,7 +28,7 @@ def default() -> torch.device:
 
 
 def prepare(device: torch.device) -> None:
-    """Set up this process's convolutions. float32 means float32: TF32, cuDNN's default, has 10 bits of mantissa, not 23.
+    """Set up this process's convolutions. float32 means float32: cuDNN's default, TF32, has 10 bits of mantissa of 23.
 
     Shapes never change, so one trial of cuDNN's algorithms finds the fastest for all steps.
     """

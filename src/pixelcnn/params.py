@@ -1,4 +1,4 @@
-"""The schema of params.yaml: the union of all sections. What a stage reads is what dvc.yaml names under its `params`."""
+"""The schema of params.yaml: the union of all sections. A stage reads what dvc.yaml names under its `params`."""
 
 from functools import reduce
 from operator import or_

@@ -1,8 +1,8 @@
 """The protocol of likelihoods, inverse-CDF draws, and bits per dimension.
 
-A network puts out K numbers for each of G groups of channels at a pixel: (B, K, G, H, W). Where the network orders the
-channels itself G is C and a group is one sub-pixel; where it describes whole pixels G is 1 and the likelihood factorises
-the channels. Sampling and coding read one group at one pixel, (N, K), so that any likelihood samples and codes alike.
+A network has K outputs for each of G groups of channels at a pixel: (B, K, G, H, W). Where the network orders the
+channels itself, G is C and a group is one sub-pixel; where it describes whole pixels, G is 1 and the likelihood
+factorises the channels. Sampling and coding read one group at one pixel, (N, K), whatever the likelihood.
 
 Shapes: B batch, N pixels (any), L levels, K outputs per group, G groups, C channels, H rows, W columns.
 """

@@ -19,7 +19,7 @@ class Condition(nn.Module):
 
     channels: int  # D of the map
 
-    def forward(self, cond: Tensor | None) -> Tensor | None:
+    def forward(self, cond: Tensor | None) -> Tensor | None:  # noqa: ARG002
         """The map of these conditions."""
         raise AssertionError(f"{type(self).__name__} defines no map")
 

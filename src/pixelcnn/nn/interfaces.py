@@ -59,9 +59,9 @@ class Spec:
 class Network(nn.Module):
     """An autoregressive (or other likelihood) network together with the likelihood of its outputs.
 
-    A subclass sets `condition`, `likelihood` and `data_channels` and defines `forward`; a network with an efficient sampler also
-    overrides `stepper` and sets `incremental`. Models that are no softmax of a forward pass (latent variables, flows)
-    override `nll` and `objective` instead.
+    A subclass sets `condition`, `likelihood` and `data_channels` and defines `forward`; a network with an efficient
+    sampler also overrides `stepper` and sets `incremental`. Models whose NLL is no function of a forward pass alone
+    (latent variables, flows) override `nll` and `objective`.
     """
 
     condition: Condition
@@ -72,7 +72,7 @@ class Network(nn.Module):
     incremental = False  # `stepper` costs much less than a forward pass per sub-pixel
     memory_format = torch.channels_last  # of the weights, where convolutions are fast in it
 
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Outputs (B, K, G, H, W) of integer images x (B, C, H, W): the parameters of the likelihood.
 
         cond: one condition per image along its first axis, as `self.condition` takes it.

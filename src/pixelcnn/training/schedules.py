@@ -6,7 +6,7 @@ from pixelcnn.params import Train
 
 
 def learning_rate(settings: Train, step: int) -> float:
-    """Linear warm-up to the peak, then half a cosine that reaches zero after the last step. The first step is step 1."""
+    """Linear warm-up to the peak, then half a cosine that reaches zero after the last step; steps count from 1."""
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
     done = (step - settings.warmup_steps) / (settings.steps + 1 - settings.warmup_steps)

@@ -63,8 +63,8 @@ class LogisticMixture:
     def log_pmf_of(self, channel: int, outputs: Tensor, earlier: Tensor) -> Tensor:
         """log p (N, L) float64 of every level of one channel: outputs (N, K), earlier channels (N, channel).
 
-        Edges between levels are evaluated once, in the linear domain: equal to the logarithms of `log_bin` down to about
-        e^-700, below which it stops falling or is -inf.
+        Each edge between two levels is evaluated once, in the linear domain: equal to the logarithms of `log_bin` down
+        to about e^-700, below which it stops falling or is -inf.
         """
         channel, earlier = (channel, earlier) if self.group_channels > 1 else (0, earlier[:, :0])
         log_weights, mean, log_scale = self._mixture(channel, outputs, earlier)
