@@ -96,9 +96,7 @@ class Model:
 
     def bits_per_dim(self, images: Any, label: Any = None, cond: Tensor | None = None) -> Tensor:
         """`nll` in bits per sub-pixel, (N,)."""
-        bits = bits_per_dim(self.nll(images, label, cond), self.dims)
-        assert isinstance(bits, Tensor)
-        return bits
+        return bits_per_dim(self.nll(images, label, cond), self.dims)
 
     def sample(
         self, num: int, seed: int = 0, label: Any = None, cond: Tensor | None = None, temperature: float = 1.0

@@ -6,14 +6,9 @@ value stands in params.yaml. No torch here, so that a command that only reads pa
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pixelcnn.data.dataset import Split
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -72,15 +67,6 @@ class Given(StrEnum):
     LABEL = "label", True, "-class-conditional"
     EMBEDDING = "embedding", False, "-embedding-conditional"
     CODE = "code", False, "-autoencoder"
-
-    def of(self, split: "Split") -> "Tensor | None":
-        """The conditions of a split's images, one per image; None where the image itself is enough."""
-        match self:
-            case Given.LABEL:
-                return split.labels
-            case Given.EMBEDDING:
-                return split.embeddings
-        return None
 
 
 class Section(BaseModel):

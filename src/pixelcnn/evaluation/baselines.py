@@ -55,8 +55,8 @@ def _mean(nats: Tensor, dims: int) -> Score:
     """The mean of NLLs (N,) in nats, as bits per dimension, with its standard error."""
     standard_error = nats.std().item() / math.sqrt(len(nats))
     return Score(
-        bits_per_dim=float(bits_per_dim(nats.mean().item(), dims)),
-        standard_error=float(bits_per_dim(standard_error, dims)),
+        bits_per_dim=bits_per_dim(nats.mean().item(), dims),
+        standard_error=bits_per_dim(standard_error, dims),
         num_images=len(nats),
     )
 

@@ -39,6 +39,5 @@ def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], o
 def score(nats: Tensor, dims: int) -> Score:
     """The mean of per-image NLLs (N,) in nats, as bits per sub-pixel, with its standard error."""
     bits = bits_per_dim(nats.double(), dims)
-    assert isinstance(bits, Tensor)
     error = float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else math.nan
     return Score(bits_per_dim=float(bits.mean()), standard_error=error, num_images=len(bits))

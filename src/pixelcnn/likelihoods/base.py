@@ -8,10 +8,12 @@ Shapes: B batch, N pixels (any), L levels, K outputs per group, G groups, C chan
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+Number = TypeVar("Number", Tensor, float)
 
 
 class Likelihood(Protocol):
@@ -45,6 +47,6 @@ def draw(log_pmf: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
     return below.sum(1).clamp_(max=log_pmf.shape[1] - 1)
 
 
-def bits_per_dim(nats: Tensor | float, dims: int) -> Tensor | float:
+def bits_per_dim(nats: Number, dims: int) -> Number:
     """nats / (dims * ln 2): the one place where nats per image become bits per sub-pixel."""
     return nats / (dims * math.log(2))

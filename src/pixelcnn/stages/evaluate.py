@@ -65,7 +65,7 @@ def _measure(model: Model, run_name: str, name: str, split: Split, batch_size: i
     with progress(f"{run_name}, NLL of {name}", len(split.images), "images") as bar:
         nats = nll(model, split, batch_size, bar.update)
     table = pd.DataFrame({"split": name, "image": range(len(nats)), "nats": nats.numpy()})
-    table["bits_per_dim"] = bits_per_dim(nats, model.dims).numpy()  # type: ignore[union-attr]
+    table["bits_per_dim"] = bits_per_dim(nats, model.dims).numpy()
     if split.labels is not None:
         table["label"] = split.labels.numpy()
     return table

@@ -128,9 +128,7 @@ def _accumulate(training: Training, batch: Batch) -> Tensor:
         some = slice(start, start + training.micro_batch)
         with autocast(model.device, settings.precision):
             nats = training.objective(x[some], None if cond is None else cond[some], training.generator)  # (B,)
-        loss = bits_per_dim(nats.mean(), model.dims)
-        assert isinstance(loss, Tensor)
-        loss = loss * (len(x[some]) / settings.batch_size)
+        loss = bits_per_dim(nats.mean(), model.dims) * (len(x[some]) / settings.batch_size)
         loss.backward()
         total = total + loss.detach()
     return total
