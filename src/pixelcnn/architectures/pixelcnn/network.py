@@ -56,7 +56,7 @@ class PixelCNN(Network):
         self.blocks = nn.ModuleList(ResidualBlock(hidden, channels) for _ in range(config.num_layers))
         self.head = Head(2 * hidden, config.head_channels, channels, spec.likelihood)
 
-    def through(self, convolutions: Sequence[Convolve], x: Tensor) -> Tensor:
+    def forward_with(self, convolutions: Sequence[Convolve], x: Tensor) -> Tensor:
         """From the scaled image to the outputs: with the network's own convolutions, or with a stepper's."""
         h = convolutions[0](x)
         for block, convolve in zip(self.blocks, convolutions[1:], strict=True):
@@ -65,7 +65,7 @@ class PixelCNN(Network):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         self.condition(cond)
-        return self.through(list(self.convolutions), self.scale(x))
+        return self.forward_with(list(self.convolutions), self.scale(x))
 
     def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> "PixelCNNStepper":
         """The state of `batch` images not yet begun."""
@@ -96,7 +96,7 @@ class PixelCNNStepper:
 
     def outputs(self, c: int) -> Tensor:
         """(B, K): the outputs of channel c of the current pixel."""
-        return self.network.through(self.states, self.pixel)[:, :, c, 0, 0]
+        return self.network.forward_with(self.states, self.pixel)[:, :, c, 0, 0]
 
     def feed(self, c: int, value: Tensor) -> None:
         """Channel c of the current pixel is `value` (B,) integers."""

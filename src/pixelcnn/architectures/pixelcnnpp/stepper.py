@@ -16,7 +16,7 @@ F hidden features, K outputs per pixel, D condition features. Rows are (B, F, 1,
 import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -31,9 +31,8 @@ from pixelcnn.architectures.pixelcnnpp.layers import (
     ul_link,
     unet_passes,
 )
-
-if TYPE_CHECKING:  # network.py imports this module
-    from pixelcnn.architectures.pixelcnnpp.network import Block, LowerResolution, PixelCNNPlusPlus, UNet
+from pixelcnn.architectures.pixelcnnpp.unet import Block, FirstLayer, LowerResolution, UNet
+from pixelcnn.nn.head import Scale
 
 
 def frozen(conv: NormedConv | NormedUpsampling) -> Convolve:
@@ -97,7 +96,7 @@ class PixelState:
 class BlockState:
     """The state of a block's four convolutions, and the features of `u` and the gates' condition in the current row."""
 
-    def __init__(self, block: "Block", batch: int, width: int):
+    def __init__(self, block: Block, batch: int, width: int):
         self.u, self.ul = block.u, block.ul
         self.first_u, self.second_u = (RowState(conv, batch, width) for conv in (self.u.first, self.u.second))
         self.first_ul, self.second_ul = (PixelState(conv, batch, width) for conv in (self.ul.first, self.ul.second))
@@ -127,10 +126,10 @@ class BlockState:
 class UNetState:
     """The state of both passes at one resolution and of the lower ones; cond: a condition map of this resolution."""
 
-    def __init__(self, unet: "UNet", cond: Tensor | None, batch: int, width: int):
+    def __init__(self, unet: UNet, cond: Tensor | None, batch: int, width: int):
         self.cond = cond
         self.down, self.up = (
-            [BlockState(cast("Block", block), batch, width) for block in blocks] for blocks in (unet.down, unet.up)
+            [BlockState(cast(Block, block), batch, width) for block in blocks] for blocks in (unet.down, unet.up)
         )
         lower = unet.coarser
         self.lower = None if lower is None else LowerResolutionState(lower, halve_condition(cond), batch, width)
@@ -155,7 +154,7 @@ class LowerResolutionState:
     u, ul (B, F, 2, W): the latest upsampled features, for rows i and i+1 of the higher resolution, i even.
     """
 
-    def __init__(self, lower: "LowerResolution", cond: Tensor | None, batch: int, width: int):
+    def __init__(self, lower: LowerResolution, cond: Tensor | None, batch: int, width: int):
         self.halve_u = RowState(lower.halve_u, batch, width)
         self.halve_ul = PixelState(lower.halve_ul, batch, width)
         self.inner = UNetState(lower.inner, cond, batch, width // 2)
@@ -185,15 +184,23 @@ class PixelCNNPlusPlusStepper:
     """The state of a batch of images not yet begun (pixelcnn.nn.interfaces.Stepper), on normalised weights."""
 
     @torch.no_grad()
-    def __init__(self, network: "PixelCNNPlusPlus", batch: int, height: int, width: int, cond: Tensor | None):
-        network = copy.deepcopy(network)  # later changes of its weights do not change the outputs
-        first, inputs = network.first, network.first.u.in_channels
+    def __init__(
+        self,
+        first: FirstLayer,
+        trunk: UNet,
+        out: NormedConv,
+        scale: Scale,
+        cond_map: Tensor | None,
+        shape: tuple[int, int, int, int],
+    ):
+        # A copy, so that later changes of the weights do not change the outputs
+        first, trunk, out = copy.deepcopy(first), copy.deepcopy(trunk), copy.deepcopy(out)
+        batch, channels, _, width = self.shape = shape
         self.first_u, self.above, self.left = frozen(first.u), frozen(first.above), frozen(first.left)
-        self.trunk = UNetState(network.trunk, network.cond_map(cond), batch, width)
-        self.out, self.scale = frozen_1x1(network.out), network.scale
-        self.shape = (batch, inputs - 1, height, width)
+        self.trunk = UNetState(trunk, cond_map, batch, width)
+        self.out, self.scale = frozen_1x1(out), scale
         # The scaled rows i-2, i-1 and i: (B, C+1, 3, 1+W+1)
-        self.image = network.out.weight.new_zeros(batch, inputs, 3, 1 + width + 1)
+        self.image = out.weight.new_zeros(batch, channels + 1, 3, 1 + width + 1)
         self.row = self.column = 0
         self.from_above = self.of_pixel = torch.empty(0)
 
