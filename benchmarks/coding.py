@@ -23,7 +23,8 @@ import torch
 from PIL import Image
 
 from pixelcnn.cli import operands
-from pixelcnn.evaluation.nll import nll, score
+from pixelcnn.evaluation.nll import nll
+from pixelcnn.evaluation.scores import score
 from pixelcnn.generation import compression
 
 T = TypeVar("T")

@@ -23,8 +23,11 @@ from pixelcnn.training.state import Training
 
 Build = Callable[..., Model]
 DEMO = Path(pixelcnn.__file__).parent / "suites" / "demo.yaml"  # params.yaml is the user's, so no test reads it
-CATEGORICAL: dict[str, Any] = {"name": "categorical"}
-MIXTURE: dict[str, Any] = {"name": "logistic_mixture", "num_mixtures": 2}
+LIKELIHOODS: dict[str, dict[str, Any]] = {  # one small section of each
+    "categorical": {"name": "categorical"},
+    "logistic_mixture": {"name": "logistic_mixture", "num_mixtures": 2},
+}
+CATEGORICAL, MIXTURE = LIKELIHOODS["categorical"], LIKELIHOODS["logistic_mixture"]
 
 torch.set_num_threads(1)  # networks this small run slower on more
 

@@ -107,8 +107,9 @@ def log_pmf(likelihood: Likelihood, outputs: Tensor, x: Tensor) -> Tensor:
 
     The accurate, slow reference of `Likelihood.log_pmf_of`: by logarithms alone, with L x M numbers per sub-pixel.
     """
-    if not isinstance(likelihood, LogisticMixture):
+    if isinstance(likelihood, Categorical):
         return torch.log_softmax(outputs.double(), dim=1)
+    assert isinstance(likelihood, LogisticMixture), "there is no reference of this likelihood here"
     whole, (_, channels, _, _) = likelihood.group_channels > 1, x.shape
     level = torch.arange(likelihood.levels)
     of_channels = []

@@ -14,7 +14,7 @@ from pixelcnn.generation.sampling import sample, sample_full
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import Train
 from pixelcnn.training.state import Training
-from tests.conftest import CATEGORICAL, MIXTURE, sections, steps
+from tests.conftest import LIKELIHOODS, MIXTURE, sections, steps
 
 SIZES: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"num_layers": 2, "kernel_size": 3, "first_kernel_size": 3, "head_channels": 6, "dropout": 0.1},
@@ -25,11 +25,18 @@ SIZES: dict[str, dict[str, Any]] = {
     "squared_error_autoencoder": {"condition": "code-map", "code": 2, "encoder_channels": 4},
 }
 SIZES["pixelcnn_autoencoder"] = SIZES["gated_pixelcnn"] | SIZES["squared_error_autoencoder"]
-ORDERS_CHANNELS = ["gated_pixelcnn", "pixelcnn", "row_lstm", "diagonal_bilstm", "pixelcnn_autoencoder"]
-# Every architecture with its usual likelihood, and each that orders the channels itself with the mixture too
-SYSTEMS = [(name, None) for name in SIZES] + [(name, MIXTURE) for name in ORDERS_CHANNELS]
+
+
+def fits(name: str, likelihood: dict[str, Any]) -> bool:
+    """Whether params.yaml accepts the likelihood beside the architecture."""
+    section = next(each for each in architectures.sections() if each.__module__.split(".")[-2] == name)
+    joint = likelihoods.section(likelihood["name"]).joint
+    return section.only_likelihood in (None, likelihood["name"]) and (joint or not section.whole_pixels)
+
+
+SYSTEMS = [(name, likelihood) for name in SIZES for likelihood in LIKELIHOODS.values() if fits(name, likelihood)]
 SYSTEM = pytest.mark.parametrize(
-    ("name", "likelihood"), SYSTEMS, ids=[f"{name}-mixture" if likelihood else name for name, likelihood in SYSTEMS]
+    ("name", "likelihood"), SYSTEMS, ids=[f"{name}-{likelihood['name']}" for name, likelihood in SYSTEMS]
 )
 SETTINGS = Train(
     seed=0, steps=12, batch_size=8, learning_rate=0.01, warmup_steps=1, optimizer="adamw",
@@ -108,10 +115,12 @@ def test_a_conditional_architecture_depends_on_its_condition_and_requires_one(
 
 def test_every_architecture_and_likelihood_is_covered_here() -> None:
     assert set(architectures.NAMES) == set(SIZES)
-    assert set(likelihoods.NAMES) == {CATEGORICAL["name"], MIXTURE["name"]}
+    assert set(likelihoods.NAMES) == set(LIKELIHOODS)
 
 
-@pytest.mark.parametrize("name", ORDERS_CHANNELS)
+@pytest.mark.parametrize(
+    "name", [name for name, likelihood in SYSTEMS if likelihood is MIXTURE and name != "pixelcnnpp"]
+)
 def test_the_number_of_outputs_need_not_be_the_number_of_levels(name: str) -> None:
     model = model_of(name, 3, likelihood=MIXTURE)  # 2 components: 2 weights, 2 means, 2 log-scales per sub-pixel
     assert model.network(flat_images(3).images).shape == (8, 6, 3, 4, 6)

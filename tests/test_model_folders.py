@@ -1,6 +1,7 @@
 """A model folder is for years: those of every format load, and answer as when they were written."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pixelcnn.migrations import FORMAT, MIGRATIONS, migrated
 from tests import model_folders
 
 HERE = Path(model_folders.__file__).parent
+FORMATS = [HERE / f"format{number}" for number in range(1, FORMAT + 1)]
 FOLDERS = sorted(path.parent for path in HERE.glob("format*/*/config.json"))
 IMAGES = torch.randint(0, 8, (3, 3, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 CONDITIONS = {Given.LABEL: torch.arange(3) % 2, Given.EMBEDDING: torch.arange(9.0).view(3, 3) / 4}
@@ -27,10 +29,10 @@ def test_a_saved_model_of_any_format_answers_as_before(folder: Path) -> None:
     assert checkpoint.identity(model) == json.loads((folder / "config.json").read_text())["weights_sha256"]
 
 
-@pytest.mark.parametrize("number", range(1, FORMAT + 1))
-def test_there_is_a_folder_of_every_format_for_every_architecture(number: int) -> None:
-    names = {checkpoint.read_config(folder).model.name for folder in FOLDERS if folder.parent.name == f"format{number}"}
-    assert names == set(architectures.NAMES)
+def test_todays_format_has_a_folder_of_every_architecture_and_older_ones_of_those_of_their_time() -> None:
+    names = [{checkpoint.read_config(path).model.name for path in FOLDERS if path.parent == each} for each in FORMATS]
+    assert all(older <= newer for older, newer in pairwise(names))
+    assert names[-1] == set(architectures.NAMES), "`python -m tests.model_folders` writes the missing ones"
 
 
 def test_there_is_a_migration_from_every_format_to_the_next() -> None:

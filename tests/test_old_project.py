@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 import pixelcnn
 from pixelcnn.data.dataset import read_split
-from pixelcnn.migrations import to_2
+from pixelcnn.migrations import migrated
 from tests import old_project
 
 ROOT = Path(__file__).parent.parent
@@ -90,8 +90,8 @@ def test_its_params_are_refused_with_what_would_be_right(project: Path) -> None:
 def test_its_interrupted_training_begins_anew_and_says_so(project: Path, expected: dict[str, Any]) -> None:
     params = YAML(typ="safe").load(project / "params.yaml")
     for run in params["runs"].values():
-        migrated = to_2({"model": run["model"]})
-        run |= {"model": migrated["model"], "likelihood": migrated["likelihood"]}
+        sections = migrated({"model": run["model"]}, "params.yaml")
+        run |= {"model": sections["model"], "likelihood": sections["likelihood"]}
     with (project / "params.yaml").open("w") as file:
         YAML().dump(params, file)
     said = python(project, *STAGE, "--out", f"models/{INTERRUPTED}", "--report", f"reports/train/{INTERRUPTED}")

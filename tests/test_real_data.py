@@ -12,7 +12,8 @@ from pixelcnn.data.config import Dataset
 from pixelcnn.data.dataset import DatasetInfo, join_fingerprints, read_split
 from pixelcnn.data.download import download
 from pixelcnn.data.preprocess import preprocess
-from pixelcnn.evaluation.nll import nll, score
+from pixelcnn.evaluation.nll import nll
+from pixelcnn.evaluation.scores import score
 from pixelcnn.tracking import model_package
 
 ARCHIVES = os.environ.get("PIXELCNN_ARCHIVES", "")

@@ -1,7 +1,7 @@
 """The format of config.json in a model folder, and how older formats are read: in memory, files are never rewritten.
 
-A change of what config.json holds gets a new FORMAT and one function below, from the format before to the new one, and
-a folder of the format before in tests/model_folders.
+A change of what config.json holds gets a new FORMAT and one function below, from the format before to the new one;
+`python -m tests.model_folders` then writes model folders of the new format beside those of all older ones.
 """
 
 from collections.abc import Callable

@@ -74,9 +74,13 @@ class ModelSections(Section):
         if model.whole_pixels and not likelihood.joint:
             raise ValueError(
                 f"likelihood.name: {likelihood.name!r} does not go with model.name: {model.name!r}, whose outputs "
-                "describe the channels of a pixel jointly; 'logistic_mixture' does"
+                f"describe the channels of a pixel jointly, as {_joint()} does"
             )
         return self
+
+
+def _joint() -> str:
+    return " or ".join(name for name in likelihoods.NAMES if likelihoods.section(name).joint)
 
 
 class Run(ModelSections):

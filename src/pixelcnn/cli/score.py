@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from pixelcnn.cli import operands
-from pixelcnn.evaluation.nll import nll, score
+from pixelcnn.evaluation.nll import nll
+from pixelcnn.evaluation.scores import score
 from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.progress import progress
 

@@ -37,6 +37,8 @@ def is_comparable(
         return False, f"{kind}{found:,} test images, the publisher's test split has {expected:,}"
     if "test" in source.fingerprints:
         return False, f"{found:,} test images as published, but not the same ones"
+    if not manifest:
+        return False, f"{found:,} test images as stated, but no fingerprint of them is known"
     unknown = ", ".join(sorted(file for file, entry in manifest.items() if entry["verified"] != "publisher"))
     return False, f"{found:,} test images as published, but {unknown} could not be verified by a published sha256"
 

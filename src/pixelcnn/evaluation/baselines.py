@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pixelcnn.likelihoods.base import bits_per_dim
+from pixelcnn.evaluation.scores import score
 from pixelcnn.schemas import BaselineReport, Measured, Score
 
 NOISE_MEAN = 1 / 2  # of u ~ U[0, 1)
@@ -43,21 +43,11 @@ def measure(train: Tensor, test: Tensor, levels: int, true_nll: TrueNLL | None =
     return BaselineReport(
         uniform=Measured(test=uniform),
         gaussian=Measured(
-            test=_mean(gaussian_nll(gaussian, test), dims),
-            train=_mean(gaussian_nll(gaussian, train), dims),
+            test=score(gaussian_nll(gaussian, test), dims),
+            train=score(gaussian_nll(gaussian, train), dims),
             num_parameters=num_gaussian_parameters(dims),
         ),
-        truth=None if true_nll is None else Measured(test=_mean(torch.from_numpy(true_nll(test.numpy())), dims)),
-    )
-
-
-def _mean(nats: Tensor, dims: int) -> Score:
-    """The mean of NLLs (N,) in nats, as bits per dimension, with its standard error."""
-    standard_error = nats.std().item() / math.sqrt(len(nats))
-    return Score(
-        bits_per_dim=bits_per_dim(nats.mean().item(), dims),
-        standard_error=bits_per_dim(standard_error, dims),
-        num_images=len(nats),
+        truth=None if true_nll is None else Measured(test=score(torch.from_numpy(true_nll(test.numpy())), dims)),
     )
 
 

@@ -1,18 +1,15 @@
-"""The NLL of a model on a split: per image, then its mean and standard error. Float32 at least, never autocast.
+"""The NLL of a model on each image of a split. Float32 at least, never autocast.
 
 Shapes: N images.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from pixelcnn.data.dataset import Split
-from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.model import Model
-from pixelcnn.schemas import Score
 
 
 def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], object] = lambda _: None) -> Tensor:
@@ -34,10 +31,3 @@ def nll(model: Model, split: Split, batch_size: int, on_batch: Callable[[int], o
     finally:
         model.network.train(was_training)
     return torch.cat(nats)
-
-
-def score(nats: Tensor, dims: int) -> Score:
-    """The mean of per-image NLLs (N,) in nats, as bits per sub-pixel, with its standard error."""
-    bits = bits_per_dim(nats.double(), dims)
-    error = float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else math.nan
-    return Score(bits_per_dim=float(bits.mean()), standard_error=error, num_images=len(bits))

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
 
 
+def section(name: str) -> type[config.Likelihood]:
+    """The `likelihood` section of that name, one of NAMES."""
+    made: type[config.Likelihood] = import_module(f"{__name__}.{name}.config").Config
+    return made
+
+
 def sections() -> list[type[config.Likelihood]]:
     """The `likelihood` sections that there are, one for each of NAMES."""
-    return [import_module(f"{__name__}.{name}.config").Config for name in NAMES]
+    return [section(name) for name in NAMES]
 
 
 def build(section: config.Likelihood, levels: int, data_channels: int, whole_pixels: bool) -> "Likelihood":

@@ -54,7 +54,7 @@ def _section(reports: Path, params: Params, table: Table, curves: dict[str, byte
         "name": table.name,
         "info": table.info,
         "remark": table.remark,
-        "rows": [(row, cells(row)) for row in table.rows],
+        "rows": [(row, list(zip(COLUMNS, cells(row), strict=True))) for row in table.rows],
         "curves": {scheme: _data_uri(png) for scheme, png in curves.items()},
         "runs": [_run(reports, params.evaluate, name, run) for name, run in runs_of(params, table.name).items()],
     }

@@ -6,9 +6,10 @@ Results share a table only where the images are the same: on the two releases of
 
 import math
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tabulate import tabulate
 
@@ -22,7 +23,6 @@ from pixelcnn.schemas import BaselineReport, Measured
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("model", "test, bits/dim", "±", "train, bits/dim", "test images", "parameters", "training cost", "source")
 TERMINAL_WIDTH = 100
 GIVEN = "Given an embedding or a code of the image itself, so not comparable with the likelihoods above"
 FOOTNOTE = (
@@ -39,13 +39,13 @@ class Row:
     ours: bool
     test: float  # bits/dim
     bound: bool  # bits/dim are upper bounds on the exact values
-    standard_error: float | None  # of the mean over the test images
-    train: float | None
-    num_images: int | None
-    parameters: int | None
-    cost: str
     source: str
     note: str
+    cost: str = ""
+    standard_error: float | None = None  # of the mean over the test images
+    train: float | None = None
+    num_images: int | None = None
+    parameters: int | None = None
     given: str = ""  # what p(x | given) is conditioned on, where it is not comparable with p(x)
 
 
@@ -94,9 +94,7 @@ def _published_row(row: PublishedRow) -> Row:
         ours=False,
         test=row.test,
         bound=row.bound,
-        standard_error=None,
         train=row.train,
-        num_images=None,
         parameters=row.parameters,
         cost=row.cost,
         source=row.reference,
@@ -133,7 +131,6 @@ def _measured_row(model: str, measured: Measured, command: str, note: str) -> Ro
         train=None if measured.train is None else measured.train.bits_per_dim,
         num_images=measured.test.num_images,
         parameters=measured.num_parameters,
-        cost="",
         source=command,
         note=note,
     )
@@ -149,19 +146,39 @@ def _note(given: Given, info: DatasetInfo) -> str:
     return f"of p(x | label); a label can save at most {saving:.2g} bits/dim"
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of the printed tables: its heading, a shorter one for narrow pages, and a row's cell as text.
+
+    kind: "bits" are bits/dim, of which published ones have two decimals and ours three.
+    """
+
+    heading: str
+    label: str
+    text: Callable[[Row], str]
+    kind: Literal["text", "number", "bits"] = "text"
+
+
+def _bits(row: Row, value: float | None) -> str:
+    return "" if value is None else f"{value:.{3 if row.ours else 2}f}"
+
+
+COLUMNS = (
+    Column("model", "model", lambda row: row.model),
+    Column("test, bits/dim", "test", lambda row: ("≤ " if row.bound else "") + _bits(row, row.test), "bits"),
+    Column("±", "±", lambda row: _bits(row, row.standard_error), "number"),
+    Column("train, bits/dim", "train", lambda row: _bits(row, row.train), "bits"),
+    Column("test images", "test images", lambda r: "" if r.num_images is None else f"{r.num_images:,}", "number"),
+    Column("parameters", "params", lambda row: "" if row.parameters is None else si(row.parameters), "number"),
+    Column("training cost", "cost", lambda row: row.cost),
+    Column("source", "source", lambda row: row.source),
+)
+IN_TERMINAL = ("test", "±", "train", "params")  # the labels of the columns between model and source there
+
+
 def cells(row: Row) -> tuple[str, ...]:
-    """The cells of a row in the order of COLUMNS; published numbers have the two decimals that papers print."""
-    digits = 3 if row.ours else 2
-    return (
-        row.model,
-        f"{'≤ ' if row.bound else ''}{row.test:.{digits}f}",
-        "" if row.standard_error is None else f"{row.standard_error:.3f}",
-        "" if row.train is None else f"{row.train:.{digits}f}",
-        "" if row.num_images is None else f"{row.num_images:,}",
-        "" if row.parameters is None else si(row.parameters),
-        row.cost,
-        row.source,
-    )
+    """The cells of a row in the order of COLUMNS."""
+    return tuple(column.text(row) for column in COLUMNS)
 
 
 def frame(table: Table) -> "pd.DataFrame":
@@ -186,8 +203,9 @@ def _pipes(rows: list[Row]) -> str:
         source = f"`{source}`" if row.ours else source
         note = f"; {row.note}" if row.note else ""
         lines.append([f"**{model}**" if row.ours else model, *numbers, source + note.replace("|", r"\|")])
-    align = ("left", *["right"] * 5, "left", "left")
-    return tabulate(lines, headers=COLUMNS, tablefmt="pipe", colalign=align, disable_numparse=True)
+    align = ["left" if column.kind == "text" else "right" for column in COLUMNS]
+    headings = [column.heading for column in COLUMNS]
+    return tabulate(lines, headers=headings, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def summary(reports: Path, params: Params) -> str:
@@ -205,9 +223,9 @@ def _place(path: Path, stage: str) -> str:
 def _terminal(table: Table) -> str:
     num_images = table.info.splits["test"].num_images
     title = f"{table.info.title}: bits/dim of {num_images:,} test images; lower is better, > is ours"
-    lines = [["", "model", "test", "±", "train", "params", "run or paper"]]
+    lines = [["", "model", *IN_TERMINAL, "run or paper"]]
     lines += [_terminal_line(row) for row in table.rows]
-    aligned = _aligned(lines, "<<>>>><")
+    aligned = _aligned(lines, f"<<{'>' * len(IN_TERMINAL)}<")
     if given := sum(row.given != "" for row in table.rows):
         aligned[-given:-given] = ["", f"   {GIVEN}:"]
     remark = textwrap.wrap(table.remark, TERMINAL_WIDTH)
@@ -221,11 +239,15 @@ def _aligned(lines: list[list[str]], align: str) -> list[str]:
 
 
 def _terminal_line(row: Row) -> list[str]:
-    model, test, error, train, _, parameters, _, source = cells(row)
-    pad = "" if row.ours else " "  # aligns two decimals with the first two of three
-    source = source.removeprefix("dvc repro ").removeprefix("evaluate@").split(", ")[0]
-    marker = ">" if row.ours else ""
-    return [marker, _short(model, 34), test + pad, error, train + pad * bool(train), parameters, _short(source, 29)]
+    numbers = [_padded(column, row) for column in COLUMNS if column.label in IN_TERMINAL]
+    source = row.source.removeprefix("dvc repro ").removeprefix("evaluate@").split(", ")[0]
+    return [">" if row.ours else "", _short(row.model, 34), *numbers, _short(source, 29)]
+
+
+def _padded(column: Column, row: Row) -> str:
+    """A cell, in which two decimals are aligned with the first two of three."""
+    text = column.text(row)
+    return text if row.ours or not text or column.kind != "bits" else f"{text} "
 
 
 def _short(text: str, width: int) -> str:

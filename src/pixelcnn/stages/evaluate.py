@@ -12,7 +12,8 @@ from torch import Tensor
 from pixelcnn import checkpoint, files
 from pixelcnn.data.dataset import Split, SplitName, read_info, read_rows, read_split
 from pixelcnn.device import prepare
-from pixelcnn.evaluation.nll import nll, score
+from pixelcnn.evaluation.nll import nll
+from pixelcnn.evaluation.scores import score
 from pixelcnn.generation.grids import save_grid
 from pixelcnn.generation.sample_grids import chosen, sample_grid
 from pixelcnn.likelihoods.base import bits_per_dim

@@ -20,7 +20,7 @@ from pixelcnn.data.dataset import Split
 from pixelcnn.data.loader import Batch, Images, prefetch
 from pixelcnn.data.sampler import BatchSampler, flip, flip_mask, number
 from pixelcnn.device import autocast
-from pixelcnn.evaluation.nll import nll, score
+from pixelcnn.evaluation.nll import nll
 from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.training.distributed import World
 from pixelcnn.training.schedules import ema_weight, learning_rate
@@ -139,7 +139,7 @@ def _validate(training: Training, validation: Split, world: World) -> float:
     model = training.ema
     mine = validation.part(world.shard(torch.arange(len(validation.images)))) if world.size > 1 else validation
     nats = torch.cat(world.all_gather(nll(model, mine, batch_size=4 * training.micro_batch)))
-    bits = score(nats, model.dims).bits_per_dim
+    bits = float(bits_per_dim(nats, model.dims).mean())
     if bits < training.best_bits_per_dim:
         weights = {name: w.detach().cpu().clone() for name, w in model.network.state_dict().items()}
         training.best_step, training.best_bits_per_dim, training.best_weights = training.step, bits, weights
