@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pixelcnn import config
+from pixelcnn import config, stages
 from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +89,42 @@ def code(stage: str) -> list[str]:
 def test_a_stage_is_a_module_a_command_and_a_reports_folder(stage: str) -> None:
     assert (SOURCE / "pixelcnn" / "stages" / f"{stage}.py").exists()
     assert definition(stage)["cmd"].startswith(f"python -m pixelcnn.stages.{stage}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_value_of_params_reaches_a_shell(stage: str) -> None:
+    assert "${" not in definition(stage)["cmd"]
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("a-run", "digits"), ("faces", "portraits")])
+def test_a_stage_run_by_dvc_reads_its_entry_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, dataset: str
+) -> None:
+    known = SimpleNamespace(
+        embeddings={"faces": SimpleNamespace(dataset="portraits")}, run=lambda _: SimpleNamespace(dataset="digits")
+    )
+    monkeypatch.setattr(stages, "read_params", lambda: known)
+    monkeypatch.setenv("DVC_STAGE", f"train@{name}")
+    monkeypatch.setattr(sys, "argv", ["train", "--data", "prepared/DATASET", "--out", "reports/NAME.json"])
+    args = stages.parse(stages.parser("", "an entry", data="", out=""))
+    assert (args.name, args.data, args.out) == (name, Path("prepared", dataset), Path("reports", f"{name}.json"))
+
+
+def test_a_stage_run_by_hand_takes_name_and_paths_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@another")
+    monkeypatch.setattr(sys, "argv", ["train", "mine", "--out", "reports/NAME.json"])
+    args = stages.parse(stages.parser("", "an entry", out=""))
+    assert (args.name, args.out) == ("mine", Path("reports/NAME.json"))
+
+
+def test_a_stage_without_name_or_dvc_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train", "--out", "x"])
+    with pytest.raises(SystemExit):
+        stages.parse(stages.parser("", "an entry", out=""))
+    assert "the argument name is missing, and there is no DVC_STAGE" in capsys.readouterr().err
 
 
 def test_there_is_no_stage_module_that_dvc_does_not_run() -> None:

@@ -5,6 +5,7 @@ it), and calls the package that does the work.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,41 @@ PARAMS = Path("params.yaml")
 def parser(doc: str, entry: str | None, **paths: str) -> argparse.ArgumentParser:
     """The argument parser that all stages share.
 
-    doc: the stage's docstring. entry: what the positional argument `name` is ("an entry of `runs`"), None for a stage
-    that runs once. paths: the help of each required path option, by its name.
+    doc: the stage's docstring. entry: what the argument `name` is ("an entry of `runs`"), None for a stage that runs
+    once. paths: the help of each required path option, by its name.
     """
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if entry is not None:
-        made.add_argument("name", help=f"{entry} in params.yaml")
+        made.add_argument("name", nargs="?", help=f"{entry} in params.yaml (default: that of DVC's stage, DVC_STAGE)")
     for name, line in paths.items():
         made.add_argument(f"--{name}", type=Path, required=True, help=line)
     return made
+
+
+def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of a stage, by hand or by DVC.
+
+    In dvc.yaml a command names neither the entry nor anything else of params.yaml, since DVC hands commands to a shell:
+    the name comes from the environment, and stands for NAME in paths, the name of the entry's data set for DATASET.
+    """
+    args = made.parse_args()
+    if getattr(args, "name", "") is None:
+        stage, _, args.name = os.environ.get("DVC_STAGE", "").rpartition("@")
+        if not stage:
+            made.error("the argument name is missing, and there is no DVC_STAGE")
+        for option, value in vars(args).items():
+            if isinstance(value, Path):
+                setattr(args, option, _in_place_of_words(value, args.name))
+    return args
+
+
+def _in_place_of_words(path: Path, name: str) -> Path:
+    text = str(path).replace("NAME", name)
+    if "DATASET" in text:
+        params = read_params()
+        entry = params.embeddings[name] if name in params.embeddings else params.run(name)
+        text = text.replace("DATASET", entry.dataset)
+    return Path(text)
 
 
 def read_params() -> Params:

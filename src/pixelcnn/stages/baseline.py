@@ -6,13 +6,11 @@ python -m pixelcnn.stages.baseline NAME --data data/prepared/NAME --out reports/
 from pixelcnn.data import sources
 from pixelcnn.data.dataset import read_info, read_rows, read_split
 from pixelcnn.evaluation.baselines import measure, spread
-from pixelcnn.stages import parser, read_params, run
+from pixelcnn.stages import parse, parser, read_params, run
 
 
 def main() -> None:
-    args = parser(
-        __doc__, "an entry of `datasets`", data="the prepared data set", out="JSON file to write"
-    ).parse_args()
+    args = parse(parser(__doc__, "an entry of `datasets`", data="the prepared data set", out="JSON file to write"))
     params = read_params()
     params.dataset(args.name)
     info = read_info(args.data)

@@ -7,11 +7,11 @@ deletes before it runs a stage.
 """
 
 from pixelcnn.data.download import download
-from pixelcnn.stages import parser, read_params, run
+from pixelcnn.stages import parse, parser, read_params, run
 
 
 def main() -> None:
-    args = parser(__doc__, "an entry of `datasets`", out="folder for the archives and manifest.json").parse_args()
+    args = parse(parser(__doc__, "an entry of `datasets`", out="folder for the archives and manifest.json"))
     settings, out = read_params().dataset(args.name).download, args.out.resolve()
     download(settings, out, partial=out.parent.parent / "partial" / out.name)
 

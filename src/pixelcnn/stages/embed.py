@@ -9,17 +9,19 @@ from pixelcnn.data import embeddings
 from pixelcnn.data.config import Classifier
 from pixelcnn.data.dataset import read_info
 from pixelcnn.files import write_json
-from pixelcnn.stages import parser, read_params, run
+from pixelcnn.stages import parse, parser, read_params, run
 
 
 def main() -> None:
-    args = parser(
-        __doc__,
-        "an entry of `embeddings`",
-        data="the prepared data set whose images are embedded",
-        out="folder for the data set with embeddings",
-        report="JSON file for the embeddings' description and the classifier's accuracy",
-    ).parse_args()
+    args = parse(
+        parser(
+            __doc__,
+            "an entry of `embeddings`",
+            data="the prepared data set whose images are embedded",
+            out="folder for the data set with embeddings",
+            report="JSON file for the embeddings' description and the classifier's accuracy",
+        )
+    )
     entries = read_params().embeddings
     if args.name not in entries:
         raise ValueError(f"params.yaml: embeddings: {args.name!r} is not one of {', '.join(entries) or '(none)'}")

@@ -20,18 +20,20 @@ from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.model import Data, Model
 from pixelcnn.progress import progress
 from pixelcnn.schemas import EvaluateReport, Score
-from pixelcnn.stages import parser, read_params, run
+from pixelcnn.stages import parse, parser, read_params, run
 from pixelcnn.tracking import runs
 
 
 def main() -> None:
-    args = parser(
-        __doc__,
-        "an entry of `runs`",
-        model="the run's model",
-        data="the prepared data set",
-        out="path of the scores, of the NLLs and of the samples, without ending",
-    ).parse_args()
+    args = parse(
+        parser(
+            __doc__,
+            "an entry of `runs`",
+            model="the run's model",
+            data="the prepared data set",
+            out="path of the scores, of the NLLs and of the samples, without ending",
+        )
+    )
     settings = read_params().evaluate
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     prepare(device)

@@ -12,9 +12,11 @@ from pixelcnn.tracking.model_package import of_run
 
 def main() -> None:
     """Register, and write the report."""
-    args = stages.parser(
-        __doc__, "an entry of `runs`", model="the model's folder", reports="the reports' folder", out="the report"
-    ).parse_args()
+    args = stages.parse(
+        stages.parser(
+            __doc__, "an entry of `runs`", model="the model's folder", reports="the reports' folder", out="the report"
+        )
+    )
     params = stages.read_params()
     package = of_run(args.name, params, args.model, args.reports)
     report = registry.register(package, params.promotion.min_gain, params.promotion.confidence)

@@ -4,11 +4,11 @@ python -m pixelcnn.stages.report --reports reports --out reports/report
 """
 
 from pixelcnn.reporting.page import write
-from pixelcnn.stages import parser, read_params, run
+from pixelcnn.stages import parse, parser, read_params, run
 
 
 def main() -> None:
-    args = parser(__doc__, None, reports="folder of all stages' reports", out="folder for the report").parse_args()
+    args = parse(parser(__doc__, None, reports="folder of all stages' reports", out="folder for the report"))
     write(args.reports, read_params(), args.out)
 
 

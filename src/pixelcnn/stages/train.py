@@ -174,7 +174,7 @@ def _arguments() -> argparse.Namespace:
         report="path of the report and of the curve, without ending",
     )
     parser.add_argument("--measure", type=float, metavar="MINUTES", help="only say how many steps these hold here")
-    return parser.parse_args()
+    return stages.parse(parser)
 
 
 if __name__ == "__main__":
