@@ -5,21 +5,16 @@ python -m pixelcnn.stages.evaluate RUN --model models/RUN --data data/prepared/D
 
 from pathlib import Path
 
-import pandas as pd
-import torch
 from torch import Tensor
 
 from pixelcnn import checkpoint, files
 from pixelcnn.data.dataset import Split, SplitName, read_info, read_rows, read_split
-from pixelcnn.device import prepare
-from pixelcnn.evaluation.nll import nll
-from pixelcnn.evaluation.scores import score
+from pixelcnn.device import default, prepare
+from pixelcnn.evaluation.measure import measure, scores_of
 from pixelcnn.generation.grids import save_grid
 from pixelcnn.generation.sample_grids import chosen, sample_grid
-from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.model import Data, Model
-from pixelcnn.progress import progress
-from pixelcnn.schemas import EvaluateReport, Score
+from pixelcnn.schemas import EvaluateReport
 from pixelcnn.stages import parse, parser, read_params, run
 from pixelcnn.tracking import runs
 
@@ -35,15 +30,15 @@ def main() -> None:
         )
     )
     settings = read_params().evaluate
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default()
     prepare(device)
     model, info = checkpoint.load(args.model, device), read_info(args.data)
     if Data.of(info) != model.data:
         raise ValueError(f"{args.model}: trained on other data than {args.data} holds; train {args.name} again")
     splits = _splits(args.data, chosen(info.splits["train"].num_images, settings.num_train_images, settings.seed))
-    table = pd.concat([_measure(model, args.name, name, split, settings.batch_size) for name, split in splits.items()])
+    table = measure(model, splits, settings.batch_size, args.name)
     table.attrs = {"weights_sha256": checkpoint.identity(model)}  # pixelcnn.tracking.model_package compares it
-    scores = EvaluateReport(**{name: _score(model, table[table.split == name]) for name in splits})
+    scores = EvaluateReport(**scores_of(table, model.dims))
 
     nlls, samples = args.out.with_suffix(".parquet"), args.out.with_suffix(".png")
     with files.atomic(nlls) as file:
@@ -61,21 +56,6 @@ def _splits(data: Path, of_train: Tensor) -> dict[SplitName, Split]:
         "validation": read_split(data, "validation"),
         "train": read_rows(data, "train", of_train),
     }
-
-
-def _measure(model: Model, run_name: str, name: str, split: Split, batch_size: int) -> pd.DataFrame:
-    """A row per image: split, index in the split, label if there are any, nats and bits/dim."""
-    with progress(f"{run_name}, NLL of {name}", len(split.images), "images") as bar:
-        nats = nll(model, split, batch_size, bar.update)
-    table = pd.DataFrame({"split": name, "image": range(len(nats)), "nats": nats.numpy()})
-    table["bits_per_dim"] = bits_per_dim(nats, model.dims).numpy()
-    if split.labels is not None:
-        table["label"] = split.labels.numpy()
-    return table
-
-
-def _score(model: Model, rows: pd.DataFrame) -> Score:
-    return score(torch.from_numpy(rows.nats.to_numpy(copy=True)), model.dims)
 
 
 def _track(name: str, model: Model, scores: EvaluateReport, artifacts: dict[str, Path]) -> None:

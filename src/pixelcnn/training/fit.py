@@ -69,13 +69,21 @@ class Fit:
         self.stop_signal, self.micro_batch = 0, training.micro_batch
 
     def restore(self) -> None:
-        """Continue from the checkpoint, if there is one."""
+        """Continue from the checkpoint, if there is one. ValueError where the ranks found different ones."""
         state = checkpoint.load_state(self.path)
-        if state is None:
-            return
-        self.training.load_state_dict(state["training"])
-        self.rows, self.seconds, self.logger_state = state["rows"], state["seconds"], state["logger_state"]
-        self.say(f"resuming after step {self.training.step} ({self.path})")
+        if state is not None:
+            self.training.load_state_dict(state["training"])
+            self.rows, self.seconds, self.logger_state = state["rows"], state["seconds"], state["logger_state"]
+            self.say(f"resuming after step {self.training.step} ({self.path})")
+        for other in self.path.parent.glob(f"{self.name}-{'[0-9a-f]' * 12}.pt"):
+            if other != self.path:
+                self.say(f"{other} is of other params or data, so it is not continued")
+        steps = self.world.all_gather(self.training.step)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"{self.path}: the processes found checkpoints of different steps ({', '.join(map(str, steps))}); "
+                "the folder is to be the same on all machines"
+            )
 
     def save(self) -> None:
         """Write the checkpoint."""
