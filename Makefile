@@ -1,6 +1,7 @@
 # Everything a newcomer types: make demo, make test. Needs Python 3.11 to 3.13 and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS := 2
 
 # The same switches for whoever calls make: no tool reports home (README, "Telemetry").
 export DO_NOT_TRACK := true
@@ -28,8 +29,8 @@ demo: .venv/ready  ## train, evaluate and register four models of handwritten di
 	@dvc repro
 	@pixelcnn results --next-steps
 
-test: lint  ## the tests, without a GPU or a network
-	@python -m pytest -m "not slow and not real_data and not gpu"
+test: lint  ## the tests, without a GPU or a network, by two processes (WORKERS=n for others)
+	@python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not real_data and not gpu"
 
 test-slow: .venv/ready  ## the tests that take minutes
 	@python -m pytest -m slow

@@ -29,6 +29,12 @@ LIKELIHOODS: dict[str, dict[str, Any]] = {  # one small section of each
 }
 CATEGORICAL, MIXTURE = LIKELIHOODS["categorical"], LIKELIHOODS["logistic_mixture"]
 
+# Files that take longest begin first, so that the workers of `make test` end at about the same time
+LONGEST = [
+    "test_pipeline", "test_pipelines_flow", "test_pretrained", "test_latent_variables", "test_environment",
+    "test_tracking", "test_old_project", "test_distributed", "test_pipelines", "test_texture", "test_models_command",
+]  # fmt: skip
+
 torch.set_num_threads(1)  # networks this small run slower on more
 
 
@@ -59,6 +65,12 @@ def network_of(
         made = cast(base.Likelihood, SimpleNamespace(num_outputs=num_outputs, float32_outputs=False, levels=levels))
     torch.manual_seed(0)
     return architectures.build(section, Spec(shape, levels, condition or NoCondition(), made))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by LONGEST; the order of tests in a file stays."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture
