@@ -1,7 +1,7 @@
 """A small project as the first release left it on disk, packed by make.py: what every later version has to live with.
 
-    params.yaml dvc.yaml dvc.lock .dvc/ data/ models/ reports/   three trained runs, registered
-    mlflow.sql, mlruns/                                          MLflow's store, with six versions of three models
+    params.yaml dvc.yaml dvc.lock .dvc/ data/ models/ reports/   four trained runs, registered
+    mlflow.sql, mlruns/                                          MLflow's store, with four versions of three models
     checkpoints/                                                 a training that a signal has interrupted
     digits.pxc                                                   40 test digits, compressed with models/digits-gated
     expected.json                                                what its models said of those digits, and more
