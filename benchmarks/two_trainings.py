@@ -16,7 +16,6 @@ from statistics import median
 
 SETTINGS: dict[str, dict[str, str]] = {
     "libgomp's default": {"GOMP_SPINCOUNT": "", "OMP_WAIT_POLICY": ""},
-    "pixelcnn's": {},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": ""},
     "GOMP_SPINCOUNT=100": {"GOMP_SPINCOUNT": "100"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
