@@ -7,15 +7,16 @@ import torch
 
 from pixelcnn.likelihoods.base import bits_per_dim, draw
 from pixelcnn.likelihoods.categorical.likelihood import Categorical
-from tests.conftest import Build, images
+from tests.conftest import LIKELIHOODS, Build, images
 from tests.probes import log_pmf
 
 
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_probabilities_of_a_sub_pixel_sum_to_one_and_nll_is_minus_the_sum_of_log_pmf(
-    small_model: Build, channels: int
+    small_model: Build, channels: int, likelihood: str
 ) -> None:
-    model = small_model(channels)
+    model = small_model(channels, likelihood=LIKELIHOODS[likelihood])
     x = images(model, 3)
     logits = model.network(x)
     pmf = log_pmf(model.likelihood, logits, x)
