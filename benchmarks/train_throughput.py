@@ -40,6 +40,7 @@ from pixelcnn.training import loop
 from pixelcnn.training.distributed import World
 from pixelcnn.training.fit import flops_per_image
 from pixelcnn.training.state import Training
+from pixelcnn.training.update import Update
 
 DATA = Data("noise", (3, 32, 32), 256, (), {"train": "0", "validation": "1", "test": "2"})
 GATED = {"name": "gated_pixelcnn", "condition": "none", "first_kernel_size": 7, "head_channels": 120, "dropout": 0.0}
@@ -240,7 +241,7 @@ def overhead(args: argparse.Namespace, device: torch.device, clock: Callable[[],
     for optimizer in run.optimizers:
         optimizer.step = timed(optimizer.step)  # type: ignore[method-assign]
     added = []
-    with patch("pixelcnn.training.loop._accumulate", timed(loop._accumulate)):
+    with patch.object(Update, "gradients", timed(Update.gradients)):
         steps = loop.train(run, images, None, Split(images[:1], None), World(0, 1))
         for _ in range(args.repeats + 2):
             bare.clear()

@@ -21,6 +21,7 @@ from pixelcnn.training.loop import Step, finite_mean, steps_within, train
 from pixelcnn.training.optimizers import Muon
 from pixelcnn.training.schedules import ema_weight, learning_rate
 from pixelcnn.training.state import Training
+from pixelcnn.training.update import make_update
 from tests.conftest import Build
 
 SETTINGS: dict[str, Any] = {
@@ -207,7 +208,7 @@ def test_a_time_budget_covers_the_steps_and_their_share_of_validations(
         return timed
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(loop, "_update", lasting(2.0, loop._update))
+    monkeypatch.setattr(loop, "make_update", lambda *which: lasting(2.0, make_update(*which)))
     monkeypatch.setattr(loop, "_validate", lasting(10.0, loop._validate))
     data, fresh = stripes(10, label=True), begin(small_model, validate_every=5)
     steps = steps_within(400.0, fresh, data.images, fresh.model.conditions(data), data, World(0, 1))

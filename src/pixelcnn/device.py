@@ -4,15 +4,17 @@ rounding. docs/training.md has the measurements, benchmarks/train_throughput.py 
 CPU: channels-last for convolutions of images of some size, which is 2 to 20% faster at 32x32 but 4% slower at 8x8. No
 torch.compile, which gains at most 5% there over eager convolutions and costs a minute or more of start.
 CUDA: channels-last, which the tensor cores' convolutions want, and torch.compile, which fuses the gates, additions and
-pads between them. PyTorch caches compiled kernels between runs (TORCHINDUCTOR_CACHE_DIR says where).
+pads between them, and the likelihood. PyTorch caches what it compiled between runs (TORCHINDUCTOR_CACHE_DIR).
 """
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+VARIANTS = 64  # kinds and shapes of regions that a network may have
 LARGE = 16 * 16  # positions of an image, from which convolutions on a CPU are faster in channels-last
 
 # Dense matrix products per second by the vendors' data sheets, of names as torch.cuda.get_device_name has them
@@ -62,28 +64,37 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class CompiledObjective:
-    """A network's objective with its forward pass by torch.compile; eager for good, after one line, where that fails.
+    """A network's objective with its regions and its likelihood by torch.compile; eager for good where that fails.
 
-    Compilation happens in the first call. Out of memory is raised as it is: the compiler is not at fault.
+    Regions of one kind and shape are compiled once (`Network.regions`). Compilation happens in the first calls. Out of
+    memory is raised as it is: the compiler is not at fault.
     """
 
-    def __init__(self, network: nn.Module, backend: str | Callable[..., Any]):
-        self.network: Any = network
-        network.compile(backend=backend, dynamic=False)
+    def __init__(self, network: Any, backend: str | Callable[..., Any]):
+        # One entry for each kind and shape of region; torch's limit of 8 is meant to detect mistakes
+        torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+        self.network, self.regions, self.likelihood = network, list(network.regions()), network.likelihood
+        for region in self.regions:
+            region.compile(backend=backend, dynamic=False)
+        network.likelihood = copy.copy(self.likelihood)
+        network.likelihood.nll = torch.compile(self.likelihood.nll, backend=backend, dynamic=False)
+        self.compiled = True
 
     def __call__(self, x: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
         """Nats per image, (B,)."""
         try:
-            return self.network.objective(x, cond, generator)
+            return cast(Tensor, self.network.objective(x, cond, generator))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            if self.network._compiled_call_impl is None:
+            if not self.compiled:
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
             print(f"torch.compile: {reason[0]}; going on without", flush=True)
-            self.network._compiled_call_impl = None
-            return self.network.objective(x, cond, generator)
+            self.compiled, self.network.likelihood = False, self.likelihood
+            for region in self.regions:
+                region._compiled_call_impl = None
+            return cast(Tensor, self.network.objective(x, cond, generator))
 
 
 def objective(network: Any, device: torch.device) -> Callable[[Tensor, Tensor | None, torch.Generator], Tensor]:

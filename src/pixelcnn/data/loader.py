@@ -118,7 +118,7 @@ def prefetch(
     if isinstance(images, Tensor) and _fits(images, conditions, device):
         images, conditions = images.to(device), None if conditions is None else conditions.to(device)
         for step in steps:
-            yield _pick(images, conditions, rows(step).to(device))
+            yield _pick(images, conditions, to_device(rows(step), device))
         return
 
     def make(indices: Tensor) -> Batch:
@@ -126,7 +126,12 @@ def prefetch(
         return (x, cond) if device.type == "cpu" else (x.pin_memory(), None if cond is None else cond.pin_memory())
 
     for x, cond in _in_threads(make, rows, steps):
-        yield x.to(device, non_blocking=True), None if cond is None else cond.to(device, non_blocking=True)
+        yield to_device(x, device), None if cond is None else to_device(cond, device)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of main memory on a device, by a copy that the CPU does not wait for (it would for pageable memory)."""
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
 
 
 def _pick(images: Images, conditions: Tensor | None, rows: Tensor) -> Batch:

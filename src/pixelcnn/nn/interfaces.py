@@ -7,6 +7,7 @@ Shapes: B batch, C data channels, H rows, W columns, K outputs per group of chan
 orders the channels of a pixel itself, 1 where it describes whole pixels (pixelcnn.likelihoods.base).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,6 +89,13 @@ class Network(nn.Module):
     def objective(self, x: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """What training minimises, nats per image (B,): the NLL, or a bound on it whose noise `generator` draws."""
         return self.nll(x, cond)
+
+    def regions(self) -> Iterable[nn.Module]:
+        """The modules that training compiles on a GPU, none inside another.
+
+        A network of repeated blocks names those, since blocks of one kind and shape are compiled once.
+        """
+        return [self]
 
     def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> Stepper:
         """The state of `batch` images not yet begun; the generic one makes a forward pass per group of channels."""

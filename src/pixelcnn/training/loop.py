@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelcnn.data.dataset import Split
-from pixelcnn.data.loader import Batch, Images, prefetch
-from pixelcnn.data.sampler import BatchSampler, flip, flip_mask, number
-from pixelcnn.device import autocast
+from pixelcnn.data.loader import Images, prefetch, to_device
+from pixelcnn.data.sampler import BatchSampler, flip_mask, number
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.training.distributed import World
 from pixelcnn.training.schedules import ema_weight, learning_rate
-from pixelcnn.training.state import Training, generator_states, restore_generators
+from pixelcnn.training.state import Training
+from pixelcnn.training.update import Inputs, make_update
 
 WARM_UP, SECONDS_MEASURED = 5, 30.0  # steps until caches and compilers have settled; what `steps_within` takes
 
@@ -49,15 +49,15 @@ def train(
     settings, device = training.settings, training.model.device
     sampler = BatchSampler(len(images), settings.batch_size, settings.seed)
     steps = range(training.step + 1, settings.steps + 1)
+    update = make_update(training, world)
     batches = prefetch(images, conditions, lambda step: world.shard(sampler(step)), steps, device)
     for step, (x, cond) in zip(steps, batches, strict=True):
-        if settings.flips:
-            x = flip(x, world.shard(flip_mask(settings.batch_size, settings.seed, step)))
+        flipped = world.shard(flip_mask(settings.batch_size, settings.seed, step)) if settings.flips else None
         rate = learning_rate(settings, step)
         world.seed_dropout(settings.seed, step)
         training.generator.manual_seed(number(f"objective of rank {world.rank}", settings.seed, step))
-        loss = _update(training, (x, cond), rate, world)
-        training.update_ema(ema_weight(settings.ema_decay, step))
+        on_device = None if flipped is None else to_device(flipped, device)
+        loss = update(Inputs(x, cond, on_device, rate, ema_weight(settings.ema_decay, step)))
         training.step = step
         validated = None
         if step % settings.validate_every == 0 or step == settings.steps:
@@ -81,57 +81,6 @@ def steps_within(
         float(next(steps).loss)
         num += 1
     return int(seconds / ((time.monotonic() - began) / num + validating))
-
-
-def _update(training: Training, batch: Batch, rate: float, world: World) -> Tensor:
-    """One update at a learning rate; the batch's loss in bits/dim, detached."""
-    network = training.model.network
-    network.train()
-    loss = _gradients(training, batch)
-    loss = world.all_reduce_sum([p.grad for p in network.parameters() if p.grad is not None], loss)
-    nn.utils.clip_grad_norm_(network.parameters(), training.settings.gradient_clip)
-    for optimizer in training.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-    return loss
-
-
-def _gradients(training: Training, batch: Batch) -> Tensor:
-    """The gradients of this rank's shard of a batch, and its part of the loss.
-
-    A device that runs out of memory gets half as many images at a time, now and in all later steps.
-    """
-    drawn = generator_states(training.model.device)
-    while True:
-        training.model.network.zero_grad(set_to_none=True)
-        try:
-            return _accumulate(training, batch)
-        except torch.OutOfMemoryError as error:
-            if training.micro_batch == 1:
-                raise ValueError(
-                    "model: the device's memory does not suffice for one image at a time; fewer hidden_channels or "
-                    "layers, or train.precision: bfloat16, need less"
-                ) from error
-        # Here, not above: while the exception lives, so do the activations of the pass that failed
-        training.micro_batch = -(-min(training.micro_batch, len(batch[0])) // 2)
-        restore_generators(drawn, training.model.device)
-        if training.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _accumulate(training: Training, batch: Batch) -> Tensor:
-    """Forward and backward, `micro_batch` images at a time, each weighted by its share of the whole batch."""
-    model, settings, (x, cond) = training.model, training.settings, batch
-    total = torch.zeros((), device=x.device)
-    for start in range(0, len(x), training.micro_batch):
-        some = slice(start, start + training.micro_batch)
-        with autocast(model.device, settings.precision):
-            nats = training.objective(x[some], None if cond is None else cond[some], training.generator)  # (B,)
-        loss = bits_per_dim(nats.mean(), model.dims) * (len(x[some]) / settings.batch_size)
-        loss.backward()
-        total = total + loss.detach()
-    return total
 
 
 def _validate(training: Training, validation: Split, world: World) -> float:

@@ -14,6 +14,7 @@ Shapes: N kernels of one shape, O output features, I input features.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,46 +39,97 @@ def make_optimizers(model: Model, settings: Train) -> list[torch.optim.Optimizer
     else:
         muon = []
         by_adamw.insert(0, {"params": kernels, "weight_decay": decay})
-    return [torch.optim.AdamW(by_adamw, lr=rate, betas=(beta1, beta2), fused=True), *muon]
+    on_gpu = model.device.type == "cuda"
+    adamw = torch.optim.AdamW(by_adamw, lr=rate, betas=(beta1, beta2), fused=True, capturable=on_gpu)
+    # Not a mistake: it is recorded, but not in the first steps (pixelcnn.training.update)
+    adamw._warned_capturable_if_run_uncaptured = True
+    return [adamw, *muon]
 
 
 class Muon(torch.optim.Optimizer):
-    """For kernels (O, I, ...); `products` is the dtype of the matrix products, for which bfloat16 suffices."""
+    """For kernels (O, I, ...); `products` is the dtype of the matrix products, for which bfloat16 suffices.
+
+    The first step moves the weights into stacks, where they stay: a step is then a fixed number of operations for each
+    shape, not for each kernel.
+    """
 
     def __init__(
         self, kernels: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, products: torch.dtype
     ):
         super().__init__(kernels, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.products = products
+        self.stacked: list[nn.Parameter] = []  # the kernels that the stacks hold
+        self.stacks: list[Stack] = []
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the momenta of a `state_dict`."""
+        super().load_state_dict(state_dict)
+        self.stacked, self.stacks = [], []
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update, of kernels that have a gradient."""
+        """One update, of kernels that have a gradient. The group's `lr` is a number, or a tensor of the device."""
         assert closure is None
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
-            for kernel in group["params"]:
-                if kernel.grad is not None:
-                    by_shape.setdefault(kernel.shape, []).append(kernel)
-            for kernels in by_shape.values():
-                self._update(kernels, group["lr"], group["momentum"], group["weight_decay"])
+        (group,) = self.param_groups
+        kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
+        if len(kernels) != len(self.stacked) or any(a is not b for a, b in zip(kernels, self.stacked, strict=True)):
+            self._stack(kernels)
+        for stack in self.stacks:
+            stack.update(group["lr"], group["momentum"], group["weight_decay"], self.products)
 
-    def _update(self, kernels: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
-        """One update of kernels of one shape."""
-        ahead = torch.stack([self._lookahead(kernel, momentum).flatten(1) for kernel in kernels])  # (N, O, I*r*c)
-        updates = orthogonalised(ahead.to(self.products)).to(ahead.dtype)
+    def _stack(self, kernels: list[nn.Parameter]) -> None:
+        by_shape: dict[tuple[torch.Size, tuple[int, ...]], list[nn.Parameter]] = {}
+        for kernel in kernels:
+            by_shape.setdefault((kernel.shape, kernel.stride()), []).append(kernel)
+        self.stacked, self.stacks = kernels, []
+        for same in by_shape.values():
+            saved = [self.state[kernel].get("momentum") for kernel in same]
+            momenta = [torch.zeros_like(k) if m is None else m for k, m in zip(same, saved, strict=True)]
+            stack = Stack(same, momenta)
+            self.stacks.append(stack)
+            for kernel, momentum in zip(same, stack.views(stack.momentum), strict=True):
+                self.state[kernel]["momentum"] = momentum
+
+
+class Stack:
+    """The N kernels of one shape and memory format: their weights lie one after the other, and so do their momenta.
+
+    `weights` and `momentum` (N, ...) have the kernels' dimensions in the order of memory, so that they are contiguous.
+    """
+
+    def __init__(self, kernels: list[nn.Parameter], momenta: list[Tensor]):
+        self.kernels, first = kernels, kernels[0]
+        self.order = sorted(range(first.ndim), key=first.stride, reverse=True)  # of the dimensions, in memory
+        self.back = [1 + self.order.index(d) for d in range(first.ndim)]  # the kernels' order again, after N
+        self.weights, self.momentum = self.together([kernel.data for kernel in kernels]), self.together(momenta)
+        for kernel, weights in zip(kernels, self.views(self.weights), strict=True):
+            kernel.data = weights
+
+    def together(self, tensors: list[Tensor]) -> Tensor:
+        """Tensors of the kernels' shape, stacked in the order of memory."""
+        return torch.stack([tensor.permute(self.order) for tensor in tensors])
+
+    def as_kernels(self, stack: Tensor) -> Tensor:
+        """A stack with the dimensions of the kernels, (N, O, I, ...)."""
+        return stack.permute(0, *self.back)
+
+    def views(self, stack: Tensor) -> tuple[Tensor, ...]:
+        """The parts of a stack, in the kernels' shape."""
+        return self.as_kernels(stack).unbind()
+
+    def update(self, rate: float | Tensor, momentum: float, weight_decay: float, products: torch.dtype) -> None:
+        """One update of all kernels, by their momenta with Nesterov's look-ahead."""
+        gradients = self.together([kernel.grad for kernel in self.kernels if kernel.grad is not None])
+        self.momentum.lerp_(gradients, 1 - momentum)
+        ahead = self.as_kernels(gradients.lerp_(self.momentum, momentum).to(products))
+        updates = orthogonalised(ahead.flatten(2)).to(self.weights.dtype)  # (N, O, I*r*c)
         size = 0.2 * max(updates.shape[1:]) ** 0.5
-        for kernel, update in zip(kernels, updates, strict=True):
-            kernel.mul_(1 - lr * weight_decay).sub_(update.view(kernel.shape), alpha=lr * size)
-
-    def _lookahead(self, kernel: nn.Parameter, momentum: float) -> Tensor:
-        """The momentum of a kernel's gradients, brought up to date, with Nesterov's look-ahead."""
-        assert kernel.grad is not None
-        state = self.state[kernel]
-        if not state:
-            state["momentum"] = torch.zeros_like(kernel)
-        average: Tensor = state["momentum"].lerp_(kernel.grad, 1 - momentum)
-        return kernel.grad.lerp(average, momentum)
+        updates = updates.view(ahead.shape).permute(0, *(1 + d for d in self.order))  # in the order of memory
+        self.weights.mul_(1 - rate * weight_decay)
+        if isinstance(rate, Tensor):
+            self.weights.addcmul_(updates, rate, value=-size)
+        else:
+            self.weights.sub_(updates, alpha=rate * size)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

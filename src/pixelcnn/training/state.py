@@ -46,10 +46,15 @@ class Training:
         return cls(model, settings, optimizers, ema, objective, settings.batch_size, generator, averaged=averaged)
 
     @torch.no_grad()
-    def update_ema(self, weight: float) -> None:
+    def update_ema(self, weight: float | Tensor) -> None:
         """ema += weight (weights - ema)."""
-        averages, weights = zip(*self.averaged, strict=True)
-        torch._foreach_lerp_(list(averages), [w.detach() for w in weights], weight)
+        averages, weights = [average for average, _ in self.averaged], [w.detach() for _, w in self.averaged]
+        if isinstance(weight, Tensor):  # of which there is no lerp over lists
+            changes = torch._foreach_sub(weights, averages)
+            torch._foreach_mul_(changes, weight)
+            torch._foreach_add_(averages, changes)
+        else:
+            torch._foreach_lerp_(averages, weights, weight)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values."""
@@ -70,7 +75,9 @@ class Training:
         self.model.network.load_state_dict(state["network"])
         self.ema.network.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            # The groups' settings are the run's and the device's, not the checkpoint's
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
             for weight, moments in optimizer.state.items():  # perhaps saved in another device's memory format
                 moments |= {k: torch.empty_like(weight).copy_(m) for k, m in moments.items() if m.shape == weight.shape}
         self.best_step, self.best_bits_per_dim, self.best_weights = state["best"]

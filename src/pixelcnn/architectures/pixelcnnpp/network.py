@@ -9,14 +9,16 @@ Receptive field with one resolution and n resnets: 4n+1 pixels to the left, 4n+1
 Shapes: B batch, C data channels, H rows, W columns, F hidden features, K outputs per pixel, D condition features.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelcnn.architectures.pixelcnnpp.config import Config
-from pixelcnn.architectures.pixelcnnpp.layers import NormedConv
+from pixelcnn.architectures.pixelcnnpp.layers import GatedResnet, NormedConv, NormedUpsampling
 from pixelcnn.architectures.pixelcnnpp.stepper import PixelCNNPlusPlusStepper
-from pixelcnn.architectures.pixelcnnpp.unet import FirstLayer, UNet
+from pixelcnn.architectures.pixelcnnpp.unet import FirstLayer, LowerResolution, UNet
 from pixelcnn.nn.head import Scale
 from pixelcnn.nn.interfaces import Network, Spec
 
@@ -56,6 +58,15 @@ class PixelCNNPlusPlus(Network):
         """The condition as a map of floats, (B, D, 1 or H, 1 or W)."""
         cond_map = self.condition(cond)
         return None if cond_map is None else cond_map.to(self.out.weight.dtype)
+
+    def regions(self) -> Iterable[nn.Module]:
+        """The gated resnets, the layers between resolutions, and both ends."""
+        inner = list(self.trunk.modules())
+        halves = [
+            half for lower in inner if isinstance(lower, LowerResolution) for half in (lower.halve_u, lower.halve_ul)
+        ]
+        repeated = [module for module in inner if isinstance(module, GatedResnet | NormedUpsampling)]
+        return [self.first, *repeated, *halves, self.out]
 
     @torch.no_grad()
     def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> PixelCNNPlusPlusStepper:

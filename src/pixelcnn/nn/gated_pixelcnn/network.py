@@ -6,6 +6,7 @@ arXiv:1601.06759, table 1). No batch normalisation: it would let an image's NLL 
 Shapes: B batch, C data channels, H rows, W columns, F hidden features, K outputs per sub-pixel.
 """
 
+from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor, nn
@@ -48,6 +49,10 @@ class GatedPixelCNN(Network):
         for layer in self.layers:
             v, h = layer(v, h, cond_map)  # (B, F, H, W) each
         return self.head(h)
+
+    def regions(self) -> Iterable[nn.Module]:
+        """The layers, and the head."""
+        return [*self.layers, self.head]
 
     def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> GatedStepper:
         """The state of `batch` images not yet begun, on packed weights."""
