@@ -12,6 +12,7 @@ torch.compile; samples come before the second, since they need no compilation.
     busy                 the share of that time in which the GPU computes (time of all kernels, by torch.profiler)
     TFLOP/s, of peak     2 per multiply-add, three forward passes to a step; the peak is the data sheet's
     launches, syncs      calls per step that launch kernels or graphs, and calls that synchronise with the device
+    kernels              per step; gpu.json lists those that take longest
 
 On a CPU, busy, launches and syncs are not measured.
 """
@@ -58,6 +59,7 @@ SETTINGS = {
     "optimizer": "muon", "validate_every": 10**6,
 }  # fmt: skip
 LAUNCHES = ("LaunchKernel", "GraphLaunch")  # substrings of the names of CUDA's calls
+NUM_KERNELS = 40  # in the list of those that take longest: name, ms per step, calls per step
 NUM_IMAGES = 4096  # of noise, to train on
 Record = dict[str, Any]
 
@@ -83,7 +85,7 @@ def main() -> None:
         record["at_s"] = round(time.monotonic() - begun, 1)
         records.append(record)
         files.write_json(args.out, about | {"records": records})
-        print("  ".join(f"{key} {value}" for key, value in record.items()), flush=True)
+        print("  ".join(f"{key} {value}" for key, value in record.items() if key != "longest_kernels"), flush=True)
 
 
 def _lines(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Callable[[], Record]]]:
@@ -141,8 +143,12 @@ def _profiled(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
             next(steps)
         torch.cuda.synchronize()
     events = found.events() or []
-    kernels = [event for event in events if event.device_type == DeviceType.CUDA]
-    computing = sum(event.self_device_time_total for event in kernels) / num / 1e6
+    kernels: dict[str, list[float]] = {}
+    for event in events:
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation:  # such spans hold kernels
+            kernels.setdefault(event.name, []).append(event.self_device_time_total)
+    computing = sum(map(sum, kernels.values())) / num / 1e6
+    longest = sorted(kernels.items(), key=lambda item: -sum(item[1]))[:NUM_KERNELS]
     launches = sum(any(part in event.name for part in LAUNCHES) for event in events) / num
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -155,6 +161,8 @@ def _profiled(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
         "gpu_ms": round(1000 * computing, 2),
         "busy": round(computing / seconds, 3),
         "launches": round(launches),
+        "kernels": round(sum(map(len, kernels.values())) / num),
+        "longest_kernels": [[name[:90], round(sum(us) / num / 1000, 3), len(us) / num] for name, us in longest],
         "syncs": len(waits) / num,
         "sync_places": sorted({f"{Path(w.filename).name}:{w.lineno}" for w in waits}),
         "memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),

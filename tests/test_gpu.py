@@ -1,5 +1,6 @@
 """A GPU computes what the CPU computes: `make test-gpu`, or PIXELCNN_TEST_DEVICE=cpu to run the tests on a CPU."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +10,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pixelcnn import checkpoint
+from pixelcnn import checkpoint, device
 from pixelcnn.data.dataset import Split
 from pixelcnn.device import arrange, has_bfloat16, prepare
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.generation.sampling import in_float64, sample, sample_full
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import Train
+from pixelcnn.training import loop
 from pixelcnn.training.distributed import World
-from pixelcnn.training.loop import train
+from pixelcnn.training.loop import Step, train
 from pixelcnn.training.state import Training
+from pixelcnn.training.update import EAGER_STEPS, Update
 from tests.conftest import sections
 
 DEVICE = torch.device(os.environ.get("PIXELCNN_TEST_DEVICE", "cuda"))
@@ -52,6 +55,18 @@ def prepared() -> None:
     prepare(DEVICE)
 
 
+@pytest.fixture(autouse=True)
+def eager(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles nothing, which takes minutes, but in tests marked so."""
+    if "compiled" not in request.fixturenames:
+        monkeypatch.setattr(device, "objective", lambda network, _: network.objective)
+
+
+@pytest.fixture
+def compiled() -> None:
+    """For tests of what torch.compile makes."""
+
+
 def model_of(name: str, **changed: Any) -> Model:
     """A fresh model on the device, the same at each call."""
     values = {"name": name, "condition": "none"} | MODELS[name] | changed
@@ -77,15 +92,14 @@ def begin(name: str, **changed: Any) -> Training:
     return training
 
 
-def losses(training: Training, steps: int = 12, world: World | None = None) -> list[float]:
-    """Train for so many steps."""
+def steps_of(training: Training) -> Iterator[Step]:
     data = stripes(40)
-    found = []
-    for step in train(training, data.images, None, data, world or World(0, 1)):
-        found.append(float(step.loss))
-        if len(found) == steps:
-            break
-    return found
+    return train(training, data.images, None, data, World(0, 1))
+
+
+def losses(training: Training, steps: int = 12) -> list[float]:
+    """Train for so many steps."""
+    return [float(step.loss) for step in itertools.islice(steps_of(training), steps)]
 
 
 def weights(training: Training) -> torch.Tensor:
@@ -116,6 +130,60 @@ def test_a_training_resumed_on_the_device_equals_an_uninterrupted_one(name: str,
     resumed.load_state_dict(state)
     assert losses(resumed, 7) == pytest.approx(expected[5:], rel=1e-4)  # sums on a GPU have no fixed order
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=1e-2, atol=1e-3)
+
+
+@NAMES
+def test_recorded_steps_are_those_of_the_eager_update(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = begin(name)
+    found = losses(recorded)
+    monkeypatch.setattr(loop, "make_update", Update)
+    expected = begin(name)
+    assert found == pytest.approx(losses(expected), rel=1e-4)  # dropout's numbers included
+    torch.testing.assert_close(weights(recorded), weights(expected), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.usefixtures("compiled")
+@NAMES
+def test_compiled_recorded_steps_are_those_of_the_eager_update(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = losses(begin(name, dropout=0.0))
+    monkeypatch.setattr(device, "objective", lambda network, _: network.objective)
+    monkeypatch.setattr(loop, "make_update", Update)
+    assert found == pytest.approx(losses(begin(name, dropout=0.0)), rel=1e-3)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CPU never waits for itself")
+@NAMES
+def test_nothing_waits_for_the_device_between_two_steps(name: str) -> None:
+    steps = steps_of(begin(name, steps=40, validate_every=40))
+    for _ in range(EAGER_STEPS + 2):
+        next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(10):
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(not ON_GPU, reason="only CUDA records")
+def test_a_step_that_cannot_be_recorded_goes_on_eagerly_after_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = begin("gated_pixelcnn")
+    objective = training.objective
+
+    def waiting(x: torch.Tensor, cond: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
+        nats = objective(x, cond, generator)
+        assert nats.sum().item() > 0
+        return nats
+
+    training.objective = waiting
+    found = losses(training)
+    said = capsys.readouterr().out
+    assert said.startswith("a step cannot be recorded as a CUDA graph (")
+    assert said.count("\n") == 1
+    monkeypatch.setattr(loop, "make_update", Update)
+    assert found == pytest.approx(losses(begin("gated_pixelcnn")), rel=1e-4)
 
 
 @NAMES
