@@ -46,6 +46,8 @@ SETTINGS: dict[str, Any] = {
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),  # a prototype, it says
+    pytest.mark.filterwarnings("default::UserWarning:torch._inductor"),
     pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
 
@@ -157,8 +159,8 @@ def test_nothing_waits_for_the_device_between_two_steps(name: str) -> None:
     steps = steps_of(begin(name, steps=40, validate_every=40))
     for _ in range(EAGER_STEPS + 2):
         next(steps)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for _ in range(10):
             next(steps)
     finally:

@@ -83,7 +83,7 @@ def addresses(training: Training, inputs: Inputs) -> list[int]:
     networks = [t for net in (training.model.network, training.ema.network) for t in net.state_dict().values()]
     moments = [m for o in training.optimizers for state in o.state.values() for m in state.values()]
     stacks = [t for stack in training.optimizers[1].stacks for t in (stack.weights, stack.momentum)]  # type: ignore[attr-defined]
-    given = [inputs.x, inputs.cond, inputs.flipped, inputs.learning_rate, inputs.ema_weight]
+    given = [inputs.x, inputs.cond, inputs.flipped, inputs.learning_rate]
     return [t.data_ptr() for t in [*networks, *moments, *stacks, *given] if isinstance(t, torch.Tensor)]
 
 
@@ -142,7 +142,7 @@ def test_the_operators_after_the_gradients_do_not_grow_with_the_number_of_layers
         model.network.float()
         training = Training.begin(model, settings(optimizer="muon"))
         update, data = Update(training, World(0, 1)), stripes(4, label=True)
-        inputs = Inputs(data.images, data.labels, None, 0.01, 0.1)
+        inputs = Inputs(data.images, data.labels, None, 0.01)
         update(inputs)
         loss = update.gradients(inputs)
         with Counting() as counting:

@@ -57,7 +57,8 @@ def train(
         world.seed_dropout(settings.seed, step)
         training.generator.manual_seed(number(f"objective of rank {world.rank}", settings.seed, step))
         on_device = None if flipped is None else to_device(flipped, device)
-        loss = update(Inputs(x, cond, on_device, rate, ema_weight(settings.ema_decay, step)))
+        loss = update(Inputs(x, cond, on_device, rate))
+        training.update_ema(ema_weight(settings.ema_decay, step))
         training.step = step
         validated = None
         if step % settings.validate_every == 0 or step == settings.steps:

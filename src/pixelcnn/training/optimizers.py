@@ -121,15 +121,24 @@ class Stack:
         """One update of all kernels, by their momenta with Nesterov's look-ahead."""
         gradients = self.together([kernel.grad for kernel in self.kernels if kernel.grad is not None])
         self.momentum.lerp_(gradients, 1 - momentum)
-        ahead = self.as_kernels(gradients.lerp_(self.momentum, momentum).to(products))
-        updates = orthogonalised(ahead.flatten(2)).to(self.weights.dtype)  # (N, O, I*r*c)
-        size = 0.2 * max(updates.shape[1:]) ** 0.5
-        updates = updates.view(ahead.shape).permute(0, *(1 + d for d in self.order))  # in the order of memory
+        updates = self.orthogonalised(gradients.lerp_(self.momentum, momentum).to(products)).to(self.weights.dtype)
+        size = 0.2 * max(len(updates[0]), updates[0, 0].numel()) ** 0.5
         self.weights.mul_(1 - rate * weight_decay)
         if isinstance(rate, Tensor):
             self.weights.addcmul_(updates, rate, value=-size)
         else:
             self.weights.sub_(updates, alpha=rate * size)
+
+    def orthogonalised(self, stack: Tensor) -> Tensor:
+        """A stack (N, O, ...) with each of its kernels orthogonalised, as the matrix O x (I*r*c).
+
+        The order of a matrix's columns does not matter but for rounding: on a GPU it is that of memory, which saves two
+        copies; on a CPU it is that of the kernels, whatever their memory format.
+        """
+        if stack.device.type == "cuda" and self.order[0] == 0:
+            return orthogonalised(stack.flatten(2)).view(stack.shape)
+        kernels = self.as_kernels(stack)
+        return orthogonalised(kernels.flatten(2)).view(kernels.shape).permute(0, *(1 + d for d in self.order))
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

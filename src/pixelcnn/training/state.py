@@ -46,15 +46,10 @@ class Training:
         return cls(model, settings, optimizers, ema, objective, settings.batch_size, generator, averaged=averaged)
 
     @torch.no_grad()
-    def update_ema(self, weight: float | Tensor) -> None:
+    def update_ema(self, weight: float) -> None:
         """ema += weight (weights - ema)."""
-        averages, weights = [average for average, _ in self.averaged], [w.detach() for _, w in self.averaged]
-        if isinstance(weight, Tensor):  # of which there is no lerp over lists
-            changes = torch._foreach_sub(weights, averages)
-            torch._foreach_mul_(changes, weight)
-            torch._foreach_add_(averages, changes)
-        else:
-            torch._foreach_lerp_(averages, weights, weight)
+        averages, weights = zip(*self.averaged, strict=True)
+        torch._foreach_lerp_(list(averages), [w.detach() for w in weights], weight)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values."""

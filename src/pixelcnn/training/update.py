@@ -1,4 +1,4 @@
-"""One update of the weights: gradients of the batch, clipping, the optimizers, the EMA.
+"""One update of the weights: gradients of the batch, clipping, the optimizers.
 
 On a GPU the update is recorded as a CUDA graph and replayed (`RecordedUpdate`): issuing its thousand or more kernels
 one by one takes the CPU several times as long as computing them takes the GPU.
@@ -31,22 +31,19 @@ class Inputs:
     cond: Tensor | None  # (B, ...)
     flipped: Tensor | None  # (B,) booleans: which images are mirrored
     learning_rate: float | Tensor
-    ema_weight: float | Tensor
 
     def on(self, device: torch.device) -> "Inputs":
         """A copy whose values are all tensors of a device."""
         cond, flipped = (None if t is None else t.to(device, copy=True) for t in (self.cond, self.flipped))
-        rate, weight = (torch.tensor(number, device=device) for number in (self.learning_rate, self.ema_weight))
-        return Inputs(self.x.to(device, copy=True), cond, flipped, rate, weight)
+        return Inputs(self.x.to(device, copy=True), cond, flipped, torch.tensor(self.learning_rate, device=device))
 
     def copy_(self, other: "Inputs") -> None:
         """Take over another step's values, at the same addresses and without waiting for the device."""
         for mine, new in ((self.x, other.x), (self.cond, other.cond), (self.flipped, other.flipped)):
             if mine is not None and new is not None:
                 mine.copy_(new, non_blocking=True)
-        for number, value in ((self.learning_rate, other.learning_rate), (self.ema_weight, other.ema_weight)):
-            assert isinstance(number, Tensor)
-            number.fill_(value)
+        assert isinstance(self.learning_rate, Tensor)
+        self.learning_rate.fill_(other.learning_rate)
 
 
 class Update:
@@ -56,7 +53,7 @@ class Update:
         self.training, self.world = training, world
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """Update the weights and the EMA; the batch's loss in bits/dim, detached.
+        """Update the weights; the batch's loss in bits/dim, detached.
 
         A device that runs out of memory gets half as many images at a time, now and in all later steps.
         """
@@ -98,7 +95,7 @@ class Update:
         return total
 
     def descend(self, loss: Tensor, inputs: Inputs) -> Tensor:
-        """From all ranks' gradients to new weights and a new EMA; the whole batch's loss."""
+        """From all ranks' gradients to new weights; the whole batch's loss."""
         training = self.training
         parameters = [p for p in training.model.network.parameters() if p.grad is not None]
         loss = self.world.all_reduce_sum([p.grad for p in parameters if p.grad is not None], loss)
@@ -107,7 +104,6 @@ class Update:
             for group in optimizer.param_groups:
                 group["lr"] = inputs.learning_rate
             optimizer.step()
-        training.update_ema(inputs.ema_weight)
         return loss
 
 

@@ -15,7 +15,7 @@ Shapes: B batch, I input features, O output features, F hidden features, H rows,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,28 @@ Features = TypeVar("Features", Tensor, Streams)
 
 def concat_elu(features: Tensor) -> Tensor:
     """elu(x) and elu(-x), concatenated: (B, F, ...) -> (B, 2F, ...)."""
+    if torch.compiler.is_compiling():
+        return cast(Tensor, ConcatElu.apply(features))
     return F.elu(torch.cat([features, -features], dim=1))
+
+
+class ConcatElu(torch.autograd.Function):
+    """The same for torch.compile, with a backward pass that reads x alone.
+
+    Left to itself it would write and keep x and -x concatenated too, at the cost of two kernels of three.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return torch.cat([F.elu(features), F.elu(-features)], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        first, second = gradient.chunk(2, dim=1)
+        slope = torch.exp(-features.abs())  # of the half that is not linear here
+        return torch.where(features > 0, first - second * slope, first * slope - second)
 
 
 @dataclass(frozen=True)
