@@ -8,7 +8,7 @@ pads between them, and the likelihood. PyTorch caches what it compiled between r
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -100,6 +100,22 @@ class CompiledObjective:
 def objective(network: Any, device: torch.device) -> Callable[[Tensor, Tensor | None, torch.Generator], Tensor]:
     """The network's objective, compiled where that pays."""
     return CompiledObjective(network, "inductor") if device.type == "cuda" else network.objective
+
+
+def side_by_side(works: Sequence[Callable[[], None]], streams: Sequence[torch.cuda.Stream]) -> None:
+    """Do work of which no part needs another: each on a stream of a GPU, or one after the other without streams."""
+    if not streams:
+        for work in works:
+            work()
+        return
+    current = torch.cuda.current_stream(streams[0].device)
+    for stream in streams:
+        stream.wait_stream(current)
+    for work, stream in zip(works, streams, strict=True):
+        with torch.cuda.stream(stream):
+            work()
+    for stream in streams:
+        current.wait_stream(stream)
 
 
 def peak(device_name: str, precision: str) -> float | None:

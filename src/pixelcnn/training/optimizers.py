@@ -14,6 +14,7 @@ Shapes: N kernels of one shape, O output features, I input features.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,6 +61,7 @@ class Muon(torch.optim.Optimizer):
         self.products = products
         self.stacked: list[nn.Parameter] = []  # the kernels that the stacks hold
         self.stacks: list[Stack] = []
+        self.streams: list[torch.cuda.Stream] = []  # one for each stack, on a GPU
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the momenta of a `state_dict`."""
@@ -74,8 +76,9 @@ class Muon(torch.optim.Optimizer):
         kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
         if len(kernels) != len(self.stacked) or any(a is not b for a, b in zip(kernels, self.stacked, strict=True)):
             self._stack(kernels)
-        for stack in self.stacks:
-            stack.update(group["lr"], group["momentum"], group["weight_decay"], self.products)
+        given = group["lr"], group["momentum"], group["weight_decay"], self.products
+        # The products of one shape are too small to fill a GPU
+        device.side_by_side([partial(stack.update, *given) for stack in self.stacks], self.streams)
 
     def _stack(self, kernels: list[nn.Parameter]) -> None:
         by_shape: dict[tuple[torch.Size, tuple[int, ...]], list[nn.Parameter]] = {}
@@ -89,6 +92,8 @@ class Muon(torch.optim.Optimizer):
             self.stacks.append(stack)
             for kernel, momentum in zip(same, stack.views(stack.momentum), strict=True):
                 self.state[kernel]["momentum"] = momentum
+        on = kernels[0].device
+        self.streams = [torch.cuda.Stream(on) for _ in self.stacks] if on.type == "cuda" else []
 
 
 class Stack:
