@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -206,3 +207,97 @@ def test_log_scales_are_clamped_at_the_papers_bound() -> None:
     x = torch.full((1, 1, 1, 1), 128)
     at, below = (likelihood.nll(torch.tensor([0.0, 0.1, s]).view(1, 3, 1, 1, 1), x) for s in (-7.0, -50.0))
     assert torch.equal(at, below)
+
+
+def thresholds(is_above: Callable[[Tensor], Tensor], num: int) -> Tensor:
+    """By bisection, the least u in [0, 1) for which `is_above` (num,) is true, 1 where it never is."""
+    low, high = torch.zeros(num, dtype=torch.float64), torch.ones(num, dtype=torch.float64)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = is_above(middle)
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return high
+
+
+def measures(drawn: Callable[[Tensor], Tensor], levels: int) -> tuple[Tensor, Tensor]:
+    """Of a draw (N,) from uniforms (N,) that ascends with them: each level's share of [0, 1), and the middle of it."""
+    firsts = torch.arange(1, levels)
+    edges = thresholds(lambda u: drawn(u) >= firsts, levels - 1)
+    edges = torch.cat([edges.new_zeros(1), edges, edges.new_ones(1)])
+    return edges.diff(), (edges[1:] + edges[:-1]) / 2
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_draws_without_bins_have_the_probabilities_of_the_bins(channels: int, factor: float) -> None:
+    levels, components = 7, 3
+    likelihood = LogisticMixture(levels, components, channels)
+    output = outputs(likelihood, 1, 1, factor)[:, :, 0, 0, 0]  # (1, K)
+
+    def draw(u: list[Tensor], channel: int) -> Tensor:
+        uniforms = torch.stack(torch.broadcast_tensors(*u), dim=1)  # (N, 1+C)
+        return likelihood.draw(output.expand(len(uniforms), -1), uniforms)[:, channel]
+
+    def ends(num: int) -> list[Tensor]:
+        return [torch.full((num,), 0.5, dtype=torch.float64)] * (channels - 1)
+
+    # The component alone decides the draw where its measure is found as the weights say
+    weights = torch.softmax(output[0, :components], 0)
+    middles = weights.cumsum(0) - weights / 2
+    joint = torch.zeros((levels,) * channels, dtype=torch.float64)
+    for weight, middle in zip(weights, middles, strict=True):
+        shares, at = measures(lambda u, m=middle: draw([m, u, *ends(len(u))], 0), levels)  # type: ignore[misc]
+        if channels == 1:
+            joint += weight * shares
+            continue
+        for level in range(levels):
+            if shares[level] > 0:
+                given, _ = measures(lambda u, m=middle, v=at[level]: draw([m, v, u], 1), levels)  # type: ignore[misc]
+                joint[level] += weight * shares[level] * given
+    expected = likelihood.log_pmf_of(0, output, torch.empty(1, 0))[0].exp()
+    if channels == 2:
+        earlier = torch.arange(levels).unsqueeze(1)
+        expected = expected[:, None] * likelihood.log_pmf_of(1, output.expand(levels, -1), earlier).exp()
+    torch.testing.assert_close(joint, expected, rtol=0, atol=1e-10)
+
+
+def test_the_component_of_a_draw_has_the_probability_of_its_weight() -> None:
+    likelihood = LogisticMixture(256, 4, 1)
+    output = outputs(likelihood, 1, 1)[:, :, 0, 0, 0]
+    output[:, 4:8] = torch.tensor([-0.9, -0.3, 0.3, 0.9])  # means far apart, in units of the scales
+    output[:, 8:] = -7.0
+    half = torch.tensor(0.5, dtype=torch.float64)
+
+    def component(u: Tensor) -> Tensor:
+        uniforms = torch.stack(torch.broadcast_tensors(u, half), dim=1)
+        return (likelihood.draw(output.expand(len(u), -1), uniforms)[:, 0] / 64).floor()
+
+    found, _ = measures(component, 4)
+    torch.testing.assert_close(found, torch.softmax(output[0, :4], 0), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_draws_have_the_frequencies_of_the_distribution(temperature: float) -> None:
+    likelihood, num = LogisticMixture(5, 3, 3), 200_000
+    output = outputs(likelihood, 1, 1)[:, :, 0, 0, 0]
+    noise = torch.rand(num, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    drawn = likelihood.draw(output.expand(num, -1), noise, temperature).long()
+    counts = torch.bincount(drawn @ torch.tensor([25, 5, 1]), minlength=125).double()
+    triples = torch.cartesian_prod(*[torch.arange(5)] * 3)
+    log_p = torch.zeros(125, dtype=torch.float64)
+    for c in range(3):
+        one = likelihood.log_pmf_of(c, output.expand(125, -1), triples[:, :c]) / temperature
+        log_p += one.log_softmax(1).gather(1, triples[:, c : c + 1])[:, 0]
+    expected = num * log_p.exp()
+    often = expected > 5
+    chi_square = float(((counts - expected) ** 2 / expected)[often].sum())
+    freedom = int(often.sum())
+    assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
+
+
+def test_the_ends_of_the_unit_interval_are_drawn_as_the_end_levels() -> None:
+    likelihood = LogisticMixture(256, 2, 3)
+    output = outputs(likelihood, 2, 1)[:, :, 0, 0, 0]
+    ends = torch.tensor([[0.0] * 4, [math.nextafter(1.0, 0.0)] * 4], dtype=torch.float64)
+    assert likelihood.draw(output, ends)[:, 0].tolist() == [0, 255]
+    assert likelihood.draw(output, ends).isfinite().all()

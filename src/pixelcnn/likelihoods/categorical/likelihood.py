@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixelcnn.likelihoods.base import draw
 from pixelcnn.likelihoods.categorical.config import Config
 
 
@@ -14,6 +15,7 @@ class Categorical:
     """Logits (B, L, C, H, W): each sub-pixel's own distribution over L levels."""
 
     float32_outputs = False
+    group_channels = num_uniforms = 1
 
     def __init__(self, levels: int):
         self.levels = self.num_outputs = levels
@@ -29,6 +31,10 @@ class Categorical:
     def log_pmf_of(self, channel: int, logits: Tensor, earlier: Tensor) -> Tensor:  # noqa: ARG002
         """log p (N, L) float64 of every level, of logits (N, L), which depend on the earlier channels already."""
         return F.log_softmax(logits.double(), dim=1)
+
+    def draw(self, logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
+        """A level (N, 1) of each sub-pixel by the inverse CDF, of logits (N, L) and uniforms (N, 1)."""
+        return draw(logits, uniforms[:, 0], temperature).unsqueeze(1)
 
 
 def build(config: Config, levels: int, data_channels: int, whole_pixels: bool) -> Categorical:  # noqa: ARG001

@@ -19,6 +19,10 @@ accurate logarithm:
 An edge bin has only the sigmoid of its inner edge. Nothing is clamped except log s at -7 from below, as in the paper,
 so the probabilities sum to one whatever the parameters.
 
+A draw needs no bins: draw the component of the group from pi, then each channel in turn from that component's logistic
+by its inverse CDF, mean + s * logit(u), and take the level of the bin that the value falls into. Summed over the
+components that is p(x) above, exactly.
+
 Shapes: B batch, L levels, C channels, G groups, H rows, W columns, M mixture components, N groups of all pixels,
 D = C / G channels of a group, K = num_outputs.
 """
@@ -29,6 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixelcnn.likelihoods.base import draw, draw_levels
 from pixelcnn.likelihoods.logistic_mixture.config import Config
 
 MIN_LOG_SCALE = -7.0
@@ -47,6 +52,8 @@ class LogisticMixture:
     def __init__(self, levels: int, num_mixtures: int, group_channels: int):
         self.levels, self.num_mixtures, self.group_channels = levels, num_mixtures, group_channels
         self.num_outputs = self._start(group_channels)
+        self.num_uniforms = 1 + group_channels  # the component, then a value of each channel
+        self._indices: dict[torch.device, Tensor] = {}
 
     def _start(self, channel: int) -> int:
         """The first of the outputs that belong to a channel: M (1 + 2c + c(c-1)/2)."""
@@ -76,6 +83,40 @@ class LogisticMixture:
         inner = weights * -torch.expm1(-2 / (self.levels - 1) * per_scale).mT
         ends = weights @ below[..., :1], weights @ above[..., -1:]
         return torch.cat([ends[0], inner @ (below[..., 1:] * above[..., :-1]), ends[1]], dim=2).squeeze(1).log()
+
+    def draw(self, outputs: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
+        """Levels (N, D) of the channels of each group, of outputs (N, K) and uniforms (N, 1+D); see the module.
+
+        At another temperature than 1 the distributions are no mixtures of logistics: those are drawn by their bins.
+        """
+        if temperature != 1:
+            return draw_levels(self, outputs, uniforms[:, 1:], temperature)
+        channels, centre = self.group_channels, (self.levels - 1) / 2
+        outputs = outputs.double()
+        component = draw(outputs[:, : self.num_mixtures], uniforms[:, 0]).unsqueeze(1)  # (N, 1)
+        chosen = outputs.gather(1, component + self._blocks(outputs.device))  # (N, 2D + D(D-1)/2)
+        mean, log_scale, coefficients = chosen.tensor_split((channels, 2 * channels), dim=1)
+        values = torch.addcmul(mean, log_scale.clamp(min=MIN_LOG_SCALE).exp_(), torch.logit(uniforms[:, 1:]))
+        values = values.mul_(centre).add_(centre)  # (N, D): in levels, of which k is the bin k -+ 1/2
+        shifts = torch.tanh(coefficients)
+        for c in range(channels):
+            level = values[:, c : c + 1].round_().clamp_(0, self.levels - 1)
+            if c + 1 < channels:
+                later = channels - c - 1
+                values[:, c + 1 :].addcmul_(shifts[:, :later], level - centre)
+                shifts = shifts[:, later:]
+        return values
+
+    def _blocks(self, device: torch.device) -> Tensor:
+        """Where the first component's parameters lie in the outputs, (2D + D(D-1)/2,): all means, all log-scales, then
+        the coefficients of channel 0 in all later ones, those of channel 1, and so on.
+        """
+        if device not in self._indices:  # made once: a copy from the host would wait for the device at every draw
+            starts, channels = [self._start(c) for c in range(self.group_channels)], range(self.group_channels)
+            blocks = [starts[later] + (2 + c) * self.num_mixtures for c in channels for later in channels[c + 1 :]]
+            blocks = starts + [start + self.num_mixtures for start in starts] + blocks
+            self._indices[device] = torch.tensor(blocks, device=device)
+        return self._indices[device]
 
     def _mixture(self, channel: int, outputs: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-responsibilities log p(m | x_<c), mean and log-scale, (N, M) float64 each, of a channel."""
