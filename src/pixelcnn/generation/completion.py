@@ -33,7 +33,8 @@ def complete(
     channels, height, width = model.shape
     images = check_images(images, channels, model.data.levels, (height, width))
     known = known.expand(len(images), height, width)
-    return fill_in_batches(model, images, known, generator, cond, temperature, on_row, batch_size)
+    parts = fill_in_batches(model, images, known, generator, cond, temperature, on_row, batch_size)
+    return torch.cat(list(parts))
 
 
 def is_prefix(known: Tensor) -> bool:

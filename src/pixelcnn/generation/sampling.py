@@ -1,22 +1,28 @@
 """Ancestral sampling: `sample_full` is the definition, `sample` draws the same images for a few forward passes.
 
-Sub-pixels are drawn in the one order: rows, then columns, then channels. All randomness is one uniform number per
-sub-pixel, drawn image by image from a torch.Generator, so the same seed draws the same images whatever the batch size,
-and by either sampler. That is exact in float64 (`in_float64`). In float32 the last bits of an output depend on how a
-product is arranged, and now and then a draw at the edge between two levels falls to the other side.
+Sub-pixels are drawn in the one order: rows, then columns, then channels. All randomness is a few uniform numbers per
+pixel, drawn image by image from a torch.Generator on the CPU, so the same seed draws the same images whatever the batch
+size and the device, and by either sampler. That is exact in float64 (`in_float64`). In float32 the last bits of an
+output depend on how a product is arranged, and now and then a draw at the edge between two levels falls to the other
+side.
 
-Shapes: B batch, N images, C channels, H rows, W columns, K outputs of the network for a group of channels.
+On a GPU a row of pixels, draws included, is recorded once and repeated for all rows like it (`Sampler`).
+
+Shapes: B batch, N images, C channels, H rows, W columns, K outputs of the network for a group of channels, G groups,
+D = C / G channels of a group, U uniform numbers that draw a group.
 """
 
 import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pixelcnn.likelihoods.base import draw
+from pixelcnn import device
+from pixelcnn.generation import recording
 from pixelcnn.model import Model
 from pixelcnn.nn.interfaces import FullStepper, Stepper
 
@@ -28,10 +34,11 @@ OnRow = Callable[[int], object]  # called after each row of each batch, for prog
 def walk(stepper: Stepper, choose: Choose) -> Iterator[int]:
     """Visit every sub-pixel in order and feed what `choose` returns. Yields after each row.
 
-    Sampling, completion and coding are three `choose` functions: draw, draw unless known, encode or decode.
+    Encoding and decoding are two `choose` functions. `Sampler` visits them in the same order to draw.
     """
     _, channels, height, width = stepper.shape
     for i in range(height):
+        stepper.locate(i)
         stepper.begin_row(i)
         for j in range(width):
             stepper.begin_pixel(j)
@@ -59,18 +66,28 @@ def in_float64(model: Model) -> Model:
     return replace(model, network=copy.deepcopy(model.network).double())
 
 
-def uniforms(num: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """(num, C, H, W) float64 in [0, 1), image after image from a CPU generator."""
+def uniforms(num: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """(num, *shape) float64 in [0, 1), image after image from a CPU generator."""
     return torch.stack([torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(num)])
+
+
+def noise_of(model: Model, num: int, generator: torch.Generator) -> Tensor:
+    """The numbers (num, U, G, H, W) that decide the draws of `num` images, on the model's device."""
+    channels, height, width = model.shape
+    likelihood = model.likelihood
+    groups = channels // likelihood.group_channels
+    noise = uniforms(num, (likelihood.num_uniforms, groups, height, width), generator)
+    # From pinned memory the copy waits for nothing that the device has still to do
+    return noise.pin_memory().to(model.device, non_blocking=True) if model.device.type == "cuda" else noise
 
 
 def sample_full(
     model: Model, num: int, generator: torch.Generator, cond: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
     """`num` images (num, C, H, W) uint8 by a forward pass per group of channels: slow, the reference of `sample`."""
-    images, noise = blank(model, num), uniforms(num, model.shape, generator).to(model.device)
-    known = torch.zeros(images[:, 0].shape, dtype=torch.bool, device=model.device)
-    fill(model, FullStepper(model.network, num, *model.shape[1:], cond), images, known, noise, temperature)
+    images, noise = blank(model, num), noise_of(model, num, generator)
+    stepper = FullStepper(model.network, num, *model.shape[1:], cond)
+    Sampler(model, stepper, check_temperature(temperature)).fill(images, None, noise)
     return images
 
 
@@ -92,49 +109,110 @@ def sample(
     if num < 1:
         raise ValueError(f"num: {num} is not at least 1")
     images = blank(model, num)
-    known = torch.zeros(images[:, 0].shape, dtype=torch.bool)
-    return fill_in_batches(model, images, known, generator, cond, temperature, on_row, batch_size)
+    return torch.cat(list(fill_in_batches(model, images, None, generator, cond, temperature, on_row, batch_size)))
 
 
 def fill_in_batches(
     model: Model,
     images: Tensor,
-    known: Tensor,
+    known: Tensor | None,
     generator: torch.Generator,
     cond: Tensor | None,
     temperature: float,
     on_row: OnRow,
     batch_size: int | None,
-) -> Tensor:
-    """Images (N, C, H, W) on the model's device with the pixels drawn that are not known (N, H, W)."""
-    filled = []
-    for rows in torch.arange(len(images)).split(batch_size or len(images)):
-        part, noise = images[rows].to(model.device), uniforms(len(rows), model.shape, generator).to(model.device)
-        stepper = begin(model, len(rows), None if cond is None else cond[rows.to(cond.device)].to(model.device))
-        fill(model, stepper, part, known[rows].to(model.device), noise, temperature, on_row)
-        filled.append(part)
-    return torch.cat(filled)
+) -> Iterator[Tensor]:
+    """Batch after batch of images (N, C, H, W), on the model's device, with the pixels drawn that are not known.
+
+    known (N, H, W) bool; None where no pixel is.
+    """
+    check_temperature(temperature)
+    device.prepare(model.device)
+    sampler, size = None, batch_size or len(images)
+    for rows in torch.arange(len(images)).split(size):
+        part, noise = images[rows].to(model.device), noise_of(model, len(rows), generator)
+        keep = None if known is None else known[rows].to(model.device)
+        given = None if cond is None else cond[rows.to(cond.device)].to(model.device)
+        if sampler is not None and sampler.records:  # a smaller last batch is filled up, and recorded rows serve it too
+            part, noise = _filled_up(part, size), _filled_up(noise, size)
+            keep, given = (None if x is None else _filled_up(x, size) for x in (keep, given))
+        if sampler is None or len(part) != sampler.stepper.shape[0]:
+            recorder = recording.recorder(model.device)
+            sampler = Sampler(model, begin(model, len(part), given), temperature, known is not None, recorder)
+        else:
+            sampler.stepper.reset(given)
+        sampler.fill(part, keep, noise, on_row)
+        yield part[: len(rows)]
 
 
-@torch.inference_mode()
-def fill(
-    model: Model,
-    stepper: Stepper,
-    images: Tensor,
-    known: Tensor,
-    noise: Tensor,
-    temperature: float,
-    on_row: OnRow = lambda _: None,
-) -> None:
-    """Draw, in place, the pixels of images (B, C, H, W) that are not known (B, H, W); noise as `uniforms`."""
+def _filled_up(x: Tensor, num: int) -> Tensor:
+    """The batch, its last entry repeated up to `num`."""
+    return x if len(x) == num else torch.cat([x, x[-1:].expand(num - len(x), *x.shape[1:])])
+
+
+def check_temperature(temperature: float) -> float:
+    """Raise ValueError for a temperature that is no positive number."""
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature: {temperature} is not a finite number greater than 0")
+    return temperature
 
-    def choose(i: int, j: int, c: int, outputs: Tensor) -> Tensor:
-        log_pmf = model.likelihood.log_pmf_of(c, outputs, images[:, :c, i, j])
-        drawn = draw(log_pmf, noise[:, c, i, j], temperature).to(torch.uint8)
-        images[:, c, i, j] = torch.where(known[:, i, j], images[:, c, i, j], drawn)
-        return images[:, c, i, j]
 
-    for i in walk(stepper, choose):
-        on_row(i)
+class Sampler:
+    """Draws batches of images, row by row.
+
+    What a row needs of its images is copied to buffers that stay where they are, and what it draws is copied from
+    there. So all rows of a kind (Stepper.period) do the same to the same tensors: they can be recorded.
+
+    clamped: whether `fill` is given known pixels.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        stepper: Stepper,
+        temperature: float,
+        clamped: bool = False,
+        recorder: recording.Recorder | None = None,
+    ):
+        batch, channels, _, width = stepper.shape
+        self.stepper, self.likelihood, self.temperature = stepper, model.likelihood, temperature
+        size = self.likelihood.group_channels
+        self.rows = recording.Recordings(None if stepper.period is None else recorder)
+        self.pixels = torch.zeros(batch, channels, width, dtype=torch.uint8, device=model.device)
+        self.known = torch.zeros(batch, 1, width, dtype=torch.bool, device=model.device) if clamped else None
+        shape = batch, self.likelihood.num_uniforms, channels // size, width
+        self.noise = torch.zeros(shape, dtype=torch.float64, device=model.device)
+        # Views of each pixel, made once: W times G pairs of (B, D) and (B, U), and W times (B, 1)
+        pixels, noise = self.pixels.unflatten(1, (-1, size)).permute(3, 1, 0, 2), self.noise.permute(3, 2, 0, 1)
+        self.at = [list(zip(*map(torch.unbind, column), strict=True)) for column in zip(pixels, noise, strict=True)]
+        self.known_at = [None] * width if self.known is None else self.known.unbind(2)
+
+    @property
+    def records(self) -> bool:
+        """Whether rows are recorded."""
+        return self.rows.recorder is not None
+
+    @torch.inference_mode()
+    def fill(self, images: Tensor, known: Tensor | None, noise: Tensor, on_row: OnRow = lambda _: None) -> None:
+        """Draw, in place, the pixels of images (B, C, H, W) that are not known (B, H, W); noise as `noise_of`."""
+        for i in range(images.shape[2]):
+            self.stepper.locate(i)
+            self.pixels.copy_(images[:, :, i])
+            self.noise.copy_(noise[..., i, :])
+            if self.known is not None and known is not None:
+                self.known.copy_(known[:, i : i + 1])
+            kind = i if self.stepper.period is None else i % self.stepper.period
+            self.rows(kind, partial(self._draw_row, kind))
+            images[:, :, i] = self.pixels
+            on_row(i)
+
+    def _draw_row(self, kind: int) -> None:
+        """Draw a row of pixels, on the buffers."""
+        stepper, likelihood, size = self.stepper, self.likelihood, self.likelihood.group_channels
+        stepper.begin_row(kind)
+        for j, (groups, known) in enumerate(zip(self.at, self.known_at, strict=True)):
+            stepper.begin_pixel(j)
+            for g, (here, noise) in enumerate(groups):
+                drawn = likelihood.draw(stepper.outputs(g * size), noise, self.temperature)  # (B, D)
+                here.copy_(drawn if known is None else torch.where(known, here, drawn))
+                stepper.feed(g * size, here)

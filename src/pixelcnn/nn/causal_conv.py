@@ -6,7 +6,6 @@ pixel itself. The result is that of the masked k x k convolution at about half t
 Shapes: B batch, I input features, O output features, H rows, W columns, p = kernel_size // 2 (the kernel's half-width).
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +35,7 @@ class CausalConv(nn.Module):
 class CausalState:
     """The state of a CausalConv evaluated pixel by pixel: its last p input rows, and the current row so far.
 
-    It starts with zeros, the padding of `forward`.
+    It starts with zeros, the padding of `forward`, and is updated in place.
     """
 
     def __init__(self, conv: CausalConv, batch: int, width: int):
@@ -44,12 +43,18 @@ class CausalState:
         p, inputs, zeros = conv.reach, conv.above.in_channels, conv.above.weight.new_zeros
         self.above = zeros(batch, inputs, p, p + width + p)
         self.left = zeros(batch, inputs, 1, p + width)
+        self.rows = self.above[..., p : p + width].unbind(2)  # p times (B, I, W): the rows above without their padding
+
+    def reset(self) -> None:
+        """Back to the zeros of the start."""
+        self.above.zero_()
+        self.left.zero_()
 
     def begin_row(self) -> None:
         """Move the finished row to the rows above, and convolve those. (Before the first row it is zeros.)"""
-        p = self.conv.reach
-        finished = F.pad(self.left[..., p:], (p, p))  # (B, I, 1, p+W+p)
-        self.above = torch.cat([self.above[:, :, 1:], finished], dim=2)  # (B, I, p, p+W+p)
+        for higher, lower in zip(self.rows, self.rows[1:], strict=False):
+            higher.copy_(lower)
+        self.rows[-1].copy_(self.left[:, :, 0, self.conv.reach :])
         self.link = self.conv.above(self.above)  # (B, O, 1, W)
 
     def write(self, pixel: Tensor) -> None:

@@ -23,16 +23,33 @@ class Stepper(Protocol):
 
     The caller (pixelcnn.generation.sampling.walk) visits rows, then columns, then channels in order:
 
-        begin_row(i); for each j: begin_pixel(j); for each c: outputs(c), then feed(c, value)
+        locate(i), begin_row(i); for each j: begin_pixel(j); for each c: outputs(c), then feed(c, value)
 
     The outputs are those of `Network.forward` at that place: a stepper is the same mathematics on a state instead of a
     padded image. It takes the weights as they are when it is made.
+
+    From begin_row to the last feed of a row a GPU can record what is done, and repeat it for the rows i + period,
+    i + 2 period and so on, and for those of later batches (pixelcnn.generation.recording). So what a row leaves to the
+    next ones lies in tensors of fixed shape that are updated in place, and nothing waits for the device.
     """
 
     shape: tuple[int, int, int, int]  # B, C, H, W
 
+    @property
+    def period(self) -> int | None:
+        """Rows i and i + period do the same to the same tensors; None: no two rows do."""
+
+    def reset(self, cond: Tensor | None = None) -> None:
+        """Go back to images not begun, given other conditions. The state of the start takes the same place."""
+
+    def locate(self, i: int) -> None:
+        """Fetch what row i has of its own, such as its row of a condition map. Not recorded."""
+
     def begin_row(self, i: int) -> None:
-        """Go on to row i: evaluate what depends on the rows above only."""
+        """Go on to the row that was located: evaluate what depends on the rows above only.
+
+        Depends on i modulo `period` alone.
+        """
 
     def begin_pixel(self, j: int) -> None:
         """Go on to column j of the current row: evaluate what depends on no channel of the pixel."""
@@ -44,7 +61,10 @@ class Stepper(Protocol):
         """
 
     def feed(self, c: int, value: Tensor) -> None:
-        """Channel c of the current pixel is `value` (B,) integers; follows `outputs(c)`."""
+        """Channel c of the current pixel is `value` (B,) integers; follows `outputs(c)`.
+
+        Of the channels of a group several may be given at once: c, c + 1, ... are `value` (B, D).
+        """
 
 
 @dataclass(frozen=True)
@@ -119,15 +139,24 @@ class FullStepper:
 
     def __init__(self, network: Network, batch: int, height: int, width: int, cond: Tensor | None):
         self.network, self.cond = network, cond
+        self.period = None  # a row is cut from the outputs of the whole image
         self.shape = (batch, network.data_channels, height, width)
         device = next(network.parameters()).device
         self.image = torch.zeros(self.shape, dtype=torch.uint8, device=device)
         self.row = self.column = 0
         self.of_pixel: Tensor | None = None  # (B, K), where one pass serves all channels of the pixel
 
-    def begin_row(self, i: int) -> None:
+    def reset(self, cond: Tensor | None = None) -> None:
+        """Go back to a blank image, given other conditions."""
+        self.cond = cond
+        self.image.zero_()
+
+    def locate(self, i: int) -> None:
         """Go on to row i."""
         self.row = i
+
+    def begin_row(self, i: int) -> None:
+        """The row is where `locate` put it."""
 
     def begin_pixel(self, j: int) -> None:
         """Go on to column j."""
@@ -144,5 +173,6 @@ class FullStepper:
         return self.of_pixel
 
     def feed(self, c: int, value: Tensor) -> None:
-        """Channel c of the current pixel is `value` (B,) integers."""
-        self.image[:, c, self.row, self.column] = value.to(self.image.dtype)
+        """Channel c of the current pixel is `value` (B,) integers; or the channels from c on, (B, D)."""
+        value = value.view(len(value), -1)
+        self.image[:, c : c + value.shape[1], self.row, self.column] = value.to(self.image.dtype)

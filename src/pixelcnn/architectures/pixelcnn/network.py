@@ -12,7 +12,6 @@ sub-pixel.
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from pixelcnn.architectures.pixelcnn.config import Config
@@ -77,10 +76,19 @@ class PixelCNNStepper:
     """A PixelCNN evaluated sub-pixel by sub-pixel, on the state of its convolutions: O(layers x W x h) per image."""
 
     def __init__(self, network: PixelCNN, batch: int, height: int, width: int):
-        self.network = network
+        self.network, self.period = network, 1
         self.shape = (batch, network.data_channels, height, width)
         self.states = [CausalState(conv, batch, width) for conv in cast(list[CausalConv], list(network.convolutions))]
-        self.pixel = torch.empty(0)
+        self.pixel = self.states[0].left.new_zeros(batch, network.data_channels, 1, 1)
+
+    def reset(self, cond: Tensor | None = None) -> None:
+        """Go back to images not begun."""
+        self.network.condition(cond)
+        for state in self.states:
+            state.reset()
+
+    def locate(self, i: int) -> None:
+        """All rows are alike."""
 
     def begin_row(self, i: int) -> None:  # noqa: ARG002
         """Go on to row i: convolve the rows above it."""
@@ -91,16 +99,15 @@ class PixelCNNStepper:
         """Go on to column j."""
         for state in self.states:
             state.column = j
-        batch, channels, _, _ = self.shape
-        self.pixel = self.states[0].left.new_zeros(batch, channels, 1, 1)
+        self.pixel.zero_()
 
     def outputs(self, c: int) -> Tensor:
         """(B, K): the outputs of channel c of the current pixel."""
         return self.network.forward_with(self.states, self.pixel)[:, :, c, 0, 0]
 
     def feed(self, c: int, value: Tensor) -> None:
-        """Channel c of the current pixel is `value` (B,) integers."""
-        self.pixel[:, c, 0, 0] = self.network.scale(value)
+        """Channel c of the current pixel is `value` (B,) or (B, 1) integers."""
+        self.pixel[:, c, 0] = self.network.scale(value.view(-1, 1))
         self.states[0].write(self.pixel)
 
 

@@ -74,7 +74,8 @@ class PixelCNNPlusPlus(Network):
         assert not self.training, "a stepper evaluates: call network.eval() first"
         self._check_size(height, width)
         shape = (batch, self.data_channels, height, width)
-        return PixelCNNPlusPlusStepper(self.first, self.trunk, self.out, self.scale, self.cond_map(cond), shape)
+        period = 2 ** (self.num_resolutions - 1)
+        return PixelCNNPlusPlusStepper(self.first, self.trunk, self.out, self.scale, self.cond_map, cond, shape, period)
 
     def _check_size(self, height: int, width: int) -> None:
         step = 2 ** (self.num_resolutions - 1)

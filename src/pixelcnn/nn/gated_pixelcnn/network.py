@@ -59,4 +59,4 @@ class GatedPixelCNN(Network):
         assert not self.training, "a stepper evaluates: call network.eval() first"
         layers = cast(list[GatedLayer], list(self.layers))
         shape = (batch, self.data_channels, height, width)
-        return GatedStepper(layers, self.head, self.scale, self.condition(cond), shape)
+        return GatedStepper(layers, self.head, self.scale, self.condition, cond, shape)

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pixelcnn.nn.conditioning import Condition
 from pixelcnn.nn.gated_pixelcnn.layer import GatedLayer
 from pixelcnn.nn.gated_pixelcnn.packed import PackedColour, pack
 from pixelcnn.nn.head import Head, Scale
@@ -41,6 +42,10 @@ class VerticalState:
         self.window = layer.vertical.weight.new_zeros(batch, rows, p + width + p, inputs).permute(0, 3, 1, 2)
         self.rows = self.window.unbind(2)  # (B, I, p+W+p) each
         self.here = self.rows[-1][..., p : p + width]  # (B, I, W): the last row without its padding
+
+    def reset(self) -> None:
+        """Back to the zeros of the start."""
+        self.window.zero_()
 
     def step(self, row: Tensor, bias: Tensor | float) -> tuple[Tensor, Tensor]:
         """The next input row (B, I, W) -> features (B, F, W), and the link to the horizontal stack (B, 2F, 1, W)."""
@@ -160,10 +165,11 @@ class GatedStepper:
         layers: Sequence[GatedLayer],
         head: Head,
         scale: Scale,
-        cond_map: Tensor | None,
+        condition: Condition,
+        cond: Tensor | None,
         shape: tuple[int, int, int, int],
     ):
-        self.shape, self.scale, self.cond_map = shape, scale, cond_map
+        self.shape, self.scale, self.condition, self.period = shape, scale, condition, 1
         batch, colours, _, width = shape
         packed = pack(layers, head, colours)
         like, hidden = packed[0].bias, layers[0].out.in_channels
@@ -174,26 +180,48 @@ class GatedStepper:
         self.context = CausalContext(like, len(layers), batch, colours, hidden // colours, reach)
         head_inputs = [like.new_zeros(batch, len(weight)) for weight, _ in packed[-1].head]
         self.colours = [ColourState(colour, self.context.buffer, head_inputs) for colour in packed]
-        self.is_map = cond_map is not None and cond_map.shape[2] > 1
-        self.biases = [] if self.is_map else [layer.biases(cond_map) for layer in layers]
+        self.cond_map = condition(cond)
+        self.is_map = self.cond_map is not None and self.cond_map.shape[2] > 1
+        # What the condition adds to the stacks of each layer: in all rows, or of a map in the row that was located
+        self.biases = self._biases(0)
         self.column, self.evaluated = 0, -1
 
     @torch.no_grad()
-    def begin_row(self, i: int) -> None:
-        """Go on to row i: run the vertical stacks of all layers on the rows above it."""
+    def reset(self, cond: Tensor | None = None) -> None:
+        """Go back to images not begun, given other conditions."""
+        self.cond_map = self.condition(cond)
+        for vertical in self.vertical:
+            vertical.reset()
+        self.image.values.zero_()
+        if not self.is_map:
+            self._take_biases(0)
+
+    @torch.no_grad()
+    def locate(self, i: int) -> None:
+        """Evaluate what row i of a condition map adds: for all rows at once it would exceed all other state."""
+        if self.is_map:
+            self._take_biases(i)
+
+    def _biases(self, i: int) -> list[tuple[Tensor | float, Tensor | float]]:
+        """What the condition adds in row i, per layer; a condition that is no map has one row."""
+        row = None if self.cond_map is None else self.cond_map[:, :, i : i + 1]  # (B, D, 1, 1 or W)
+        return [vertical.layer.biases(row) for vertical in self.vertical]
+
+    def _take_biases(self, i: int) -> None:
+        """Update `biases` in place."""
+        for ours, new in zip(self.biases, self._biases(i), strict=True):
+            for bias, value in zip(ours, new, strict=True):
+                if isinstance(bias, Tensor) and isinstance(value, Tensor):
+                    bias.copy_(value)
+
+    @torch.no_grad()
+    def begin_row(self, i: int) -> None:  # noqa: ARG002
+        """Go on to the next row: run the vertical stacks of all layers on the rows above it."""
         row = self.image.values  # (B, C, W): row i-1, zeros above the first
-        for n, (vertical, (bias_v, bias_h)) in enumerate(zip(self.vertical, self._biases(i), strict=True)):
+        for n, (vertical, (bias_v, bias_h)) in enumerate(zip(self.vertical, self.biases, strict=True)):
             row, link = vertical.step(row, bias_v)  # (B, F, W) and (B, 2F, 1, W)
             self.row_biases.begin_row(n, link + bias_h if isinstance(bias_h, Tensor) else link)
         self.context.begin_row()
-
-    def _biases(self, i: int) -> list[tuple[Tensor | float, Tensor | float]]:
-        """What the condition adds in row i, per layer. Not cached for a map, where it would exceed all other state."""
-        if not self.is_map:
-            return self.biases
-        assert self.cond_map is not None
-        row = self.cond_map[:, :, i : i + 1]  # (B, D, 1, W)
-        return [vertical.layer.biases(row) for vertical in self.vertical]
 
     def begin_pixel(self, j: int) -> None:
         """Go on to column j."""
@@ -205,9 +233,9 @@ class GatedStepper:
         return self.colours[c].outputs(self.image.left[j][c], *self.row_biases.at[j][c])
 
     def feed(self, c: int, value: Tensor) -> None:
-        """Colour c of the current pixel is `value` (B,) integers; follows `outputs(c)`."""
+        """Colour c of the current pixel is `value` (B,) or (B, 1) integers; follows `outputs(c)`."""
         assert self.evaluated == c, f"colour {c} is fed before its outputs were evaluated"
-        self.image.here[self.column][c].copy_(self.scale(value))
+        self.image.here[self.column][c].copy_(self.scale(value.view(-1)))
         if c + 1 < len(self.colours):
             act, h = self.context.earlier[c]
             act.copy_(self.colours[c].act)
