@@ -23,6 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from pixelcnn import files
 from pixelcnn.data.dataset import Split
 from pixelcnn.device import arrange, peak, prepare
 from pixelcnn.generation.sampling import sample
-from pixelcnn.model import Data, build
+from pixelcnn.model import Data, Model, build
 from pixelcnn.params import ModelSections, Train
 from pixelcnn.training.distributed import World
 from pixelcnn.training.fit import flops_per_image
@@ -48,9 +49,12 @@ GATED = {"name": "gated_pixelcnn", "condition": "none", "num_layers": 20, "hidde
 MODELS = {
     "pixelcnn++ 128": PLUS | {"dropout": 0.1},
     "gated 20x192": GATED | {"first_kernel_size": 7, "head_channels": 192, "dropout": 0.1},
+    "gated 15x120": GATED
+    | {"num_layers": 15, "hidden_channels": 120, "first_kernel_size": 7, "head_channels": 240, "dropout": 0.0},
 }
 LIKELIHOODS = {
-    "pixelcnn++ 128": {"name": "logistic_mixture", "num_mixtures": 10}, "gated 20x192": {"name": "categorical"}
+    "pixelcnn++ 128": {"name": "logistic_mixture", "num_mixtures": 10}, "gated 20x192": {"name": "categorical"},
+    "gated 15x120": {"name": "categorical"},
 }  # fmt: skip
 SMALL = {"hidden_channels": 12, "num_resnets": 1, "num_layers": 2, "head_channels": 12}
 SETTINGS = {
@@ -61,6 +65,7 @@ SETTINGS = {
 LAUNCHES = ("LaunchKernel", "GraphLaunch")  # substrings of the names of CUDA's calls
 NUM_KERNELS = 40  # in the list of those that take longest: name, ms per step, calls per step
 NUM_IMAGES = 4096  # of noise, to train on
+NUM_SAMPLES = 1024  # of a call of `sample` at least, in four batches at least, so that recording is a small part
 Record = dict[str, Any]
 
 
@@ -92,8 +97,11 @@ def _lines(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str
     """The lines of the table, the most important first."""
     small, big = args.batches[0], args.batches[1:]
     yield from _training("pixelcnn++ 128", [small], args, device)
-    for num in args.samples:
-        yield f"samples, cifar10, batch {num}", lambda num=num: sampling(num, device)
+    for batch in args.samples:
+        yield f"samples, cifar10, batches of {batch}", partial(sampling, bundled, batch, device)
+    for batch in args.gated_samples:
+        gated = partial(fresh, "gated 15x120", args.small)
+        yield f"samples, gated 15x120, batches of {batch}", partial(sampling, gated, batch, device)
     yield from _training("pixelcnn++ 128", big, args, device)
     if args.gated:
         yield from _training("gated 20x192", args.batches, args, device)
@@ -169,15 +177,34 @@ def _profiled(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
     }
 
 
-def sampling(num: int, device: torch.device) -> Record:
-    """A line of sampling: the bundled model, float32, all images in one batch; the second of two calls."""
-    model = pixelcnn.load("cifar10", str(device)).inner
-    times = []
+def sampling(make: Callable[[], Model], batch: int, device: torch.device) -> Record:
+    """A line of sampling, float32: several batches in one call, the second of two; each call records its rows anew."""
+    model = make()
+    model.network.to(device).eval()
+    num, times = max(NUM_SAMPLES, 4 * batch), []
     for seed in range(2):
         begun = time.monotonic()
-        sample(model, num, torch.Generator().manual_seed(seed)).sum().item()
+        sample(model, num, torch.Generator().manual_seed(seed), batch_size=batch).sum().item()
         times.append(time.monotonic() - begun)
-    return {"images_per_s": round(num / times[1], 2), "s": round(times[1], 2), "first_call_s": round(times[0], 2)}
+    first, second = (round(num / seconds, 2) for seconds in times)
+    line: Record = {"images_per_s": second, "first_call_images_per_s": first, "s": round(times[1], 2)}
+    if device.type == "cuda":
+        line["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        torch.cuda.reset_peak_memory_stats()
+    return line
+
+
+def bundled() -> Model:
+    """The model that comes with pixelcnn."""
+    return pixelcnn.load("cifar10").inner
+
+
+def fresh(name: str, small: bool) -> Model:
+    """An untrained model of MODELS, the same at each call."""
+    sizes = MODELS[name] | ({key: value for key, value in SMALL.items() if key in MODELS[name]} if small else {})
+    sections = ModelSections.model_validate({"model": sizes, "likelihood": LIKELIHOODS[name]})
+    torch.manual_seed(0)
+    return build(sections.model, sections.likelihood, DATA)
 
 
 def _run(steps: Iterator[Step], num: int, device: torch.device) -> float:
@@ -194,6 +221,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="images of a training step")
     parser.add_argument("--samples", type=int, nargs="*", default=[64, 1024], help="images drawn together")
+    parser.add_argument("--gated-samples", type=int, nargs="*", default=[256], help="the same of a Gated PixelCNN")
     parser.add_argument("--gated", action="store_true", help="also a Gated PixelCNN")
     parser.add_argument("--steps", type=int, default=50, help="of a round")
     parser.add_argument("--warm-up", type=int, default=10, help="steps before the first round")

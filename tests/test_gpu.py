@@ -14,7 +14,8 @@ from pixelcnn import checkpoint, device
 from pixelcnn.data.dataset import Split
 from pixelcnn.device import arrange, has_bfloat16, prepare
 from pixelcnn.evaluation.nll import nll
-from pixelcnn.generation.sampling import in_float64, sample, sample_full
+from pixelcnn.generation import recording
+from pixelcnn.generation.sampling import Sampler, blank, in_float64, noise_of, sample, sample_full
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import Train
 from pixelcnn.training import loop
@@ -33,10 +34,18 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "pixelcnnpp": {"hidden_channels": 16, "num_resnets": 1, "num_resolutions": 2, "dropout": 0.1},
 }  # fmt: skip
+PLAIN: dict[str, dict[str, Any]] = {
+    "pixelcnn": {
+        "num_layers": 2, "hidden_channels": 12, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 12,
+    },
+}  # fmt: skip
 LIKELIHOODS: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"name": "categorical"}, "pixelcnnpp": {"name": "logistic_mixture", "num_mixtures": 3},
 }  # fmt: skip
 NAMES = pytest.mark.parametrize("name", MODELS)
+SAMPLED: dict[str, dict[str, Any]] = {  # what changes for the tests of recorded sampling
+    "gated_pixelcnn": {}, "pixelcnnpp": {"num_resolutions": 3}, "pixelcnn": {},
+}  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "seed": 3, "steps": 12, "batch_size": 16, "learning_rate": 0.003, "warmup_steps": 3, "optimizer": "muon",
     "betas": [0.95, 0.99], "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9, "flips": True,
@@ -71,10 +80,11 @@ def compiled() -> None:
 
 def model_of(name: str, **changed: Any) -> Model:
     """A fresh model on the device, the same at each call."""
-    values = {"name": name, "condition": "none"} | MODELS[name] | changed
-    data = Data("stripes", (3, 8, 12), 16, (), {"train": "0", "validation": "1", "test": "2"})
+    values = {"name": name, "condition": "none"} | (MODELS | PLAIN)[name] | changed
+    height = 12 if changed.get("num_resolutions") == 3 else 8  # three rows of each kind
+    data = Data("stripes", (3, height, 12), 16, (), {"train": "0", "validation": "1", "test": "2"})
     torch.manual_seed(0)
-    model = build(*sections(values, LIKELIHOODS[name]), data)
+    model = build(*sections(values, LIKELIHOODS.get(name)), data)
     arrange(model.network, model.network.memory_format, 8 * 12, DEVICE)
     return model
 
@@ -205,6 +215,40 @@ def test_the_incremental_sampler_on_the_device_draws_what_the_full_one_draws(nam
     assert torch.equal(quick, full)
     model.network.cpu()
     assert torch.equal(sample(model, 3, torch.Generator().manual_seed(7)), quick.cpu())
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_recorded_rows_draw_what_the_definition_draws(name: str) -> None:
+    model = in_float64(model_of(name, **SAMPLED[name]))
+    model.network.eval()
+    defined = sample_full(model, 7, torch.Generator().manual_seed(7))
+    drawn = sample(model, 7, torch.Generator().manual_seed(7), batch_size=3)  # three batches, the last one filled up
+    assert torch.equal(drawn, defined)
+    assert len(defined.unique()) > 8
+    warm = sample(model, 7, torch.Generator().manual_seed(7), temperature=0.7, batch_size=7)
+    assert torch.equal(warm, sample_full(model, 7, torch.Generator().manual_seed(7), temperature=0.7))
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_recorded_rows_wait_for_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = in_float64(model_of(name, **SAMPLED[name]))
+    model.network.eval()
+    stepper = model.network.stepper(3, *model.shape[1:])
+    sampler = Sampler(model, stepper, 1.0, recorder=recording.recorder(DEVICE))
+    images, noise = blank(model, 3), noise_of(model, 3, torch.Generator().manual_seed(1))
+    sampler.fill(images, None, noise)
+    first = images.clone()
+    assert sampler.records == ON_GPU, capsys.readouterr().out
+    assert len(sampler.rows.repeat) == (stepper.period if ON_GPU else 0)
+    stepper.reset()
+    if ON_GPU:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        sampler.fill(images, None, noise)
+    finally:
+        if ON_GPU:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(images, first)
 
 
 @pytest.mark.skipif(not ON_GPU, reason="the memory of a CPU cannot be limited here")

@@ -27,21 +27,25 @@ class CudaGraphs:
     """Records CUDA graphs, which share one pool of memory: what a function allocates is lost when it returns."""
 
     def __init__(self, device: torch.device):
-        self.stream = torch.cuda.Stream(device)  # capture is not possible on the default stream
+        self.device, self.stream = device, torch.cuda.Stream(device)  # the default stream cannot be captured
         self.pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, run: Run) -> None:
         """Run the function on the stream of the recordings: cuDNN's trials and lazy handles are made there."""
-        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             run()
-        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        current.wait_stream(self.stream)
 
     def record(self, run: Run) -> Run:
         """Capture a graph. Other threads may use the device meanwhile."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            run()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                run()
+        finally:
+            torch.cuda.set_stream(current)  # torch does not go back to it from a capture that fails
         return graph.replay
 
 

@@ -189,7 +189,9 @@ class GatedStepper:
     @torch.no_grad()
     def reset(self, cond: Tensor | None = None) -> None:
         """Go back to images not begun, given other conditions."""
-        self.cond_map = self.condition(cond)
+        cond_map = self.condition(cond)
+        if self.cond_map is not None and cond_map is not None:
+            self.cond_map.copy_(cond_map)
         for vertical in self.vertical:
             vertical.reset()
         self.image.values.zero_()
