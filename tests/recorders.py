@@ -1,14 +1,15 @@
 """A recorder for tests: it repeats a row by running it again, and holds it to the rules of a CUDA graph."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pixelcnn.generation.recording import Run
 from pixelcnn.generation.sampling import Sampler
+
+Run = Callable[[], None]
 
 
 def tensors(thing: Any, path: str = "sampler", seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -36,11 +37,11 @@ class PretendedGraphs:
         self.fixed: dict[str, Tensor] = {}
         self.recorded = self.repeated = 0
 
-    def warm_up(self, run: Run) -> None:
+    def run(self, run: Run) -> None:
         """Run the row."""
         self._run(run)
 
-    def record(self, run: Run) -> Run:
+    def record(self, run: Run, generators: Any = ()) -> Run:  # noqa: ARG002
         """Keep the row with its arguments, which are those of the recording for ever."""
         self.recorded += 1
         (kind,) = run.args  # type: ignore[attr-defined]

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from pixelcnn import recording
 from pixelcnn.config import Given
-from pixelcnn.generation import recording
 from pixelcnn.generation.completion import complete
-from pixelcnn.generation.recording import Run
 from pixelcnn.generation.sampling import sample, sample_full
 from pixelcnn.model import Data, Model, build
 from tests.conftest import MIXTURE, sections
-from tests.recorders import PretendedGraphs
+from tests.recorders import PretendedGraphs, Run
 
 GATED = {
     "name": "gated_pixelcnn", "num_layers": 3, "hidden_channels": 12, "kernel_size": 5, "first_kernel_size": 5,
@@ -91,10 +90,10 @@ def test_recorded_rows_complete_what_others_complete(
 class Refusing(PretendedGraphs):
     """Records nothing after the first graph."""
 
-    def record(self, run: Run) -> Run:
+    def record(self, run: Run, generators: Any = ()) -> Run:
         if self.recorded:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
-        return super().record(run)
+        return super().record(run, generators)
 
 
 def test_where_recording_fails_sampling_goes_on_without(

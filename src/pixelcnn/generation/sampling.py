@@ -21,8 +21,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pixelcnn import device
-from pixelcnn.generation import recording
+from pixelcnn import device, recording
 from pixelcnn.model import Model
 from pixelcnn.nn.interfaces import FullStepper, Stepper
 

@@ -29,7 +29,7 @@ class Stepper(Protocol):
     padded image. It takes the weights as they are when it is made.
 
     From begin_row to the last feed of a row a GPU can record what is done, and repeat it for the rows i + period,
-    i + 2 period and so on, and for those of later batches (pixelcnn.generation.recording). So what a row leaves to the
+    i + 2 period and so on, and for those of later batches (pixelcnn.recording). So what a row leaves to the
     next ones lies in tensors of fixed shape that are updated in place, and nothing waits for the device.
     """
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pixelcnn.data.sampler import flip
 from pixelcnn.device import autocast
 from pixelcnn.likelihoods.base import bits_per_dim
-from pixelcnn.recording import Recorder
+from pixelcnn.recording import Recorder, recorder, say_not_recorded
 from pixelcnn.training.distributed import World
 from pixelcnn.training.state import Training, generator_states, restore_generators
 
@@ -139,16 +139,16 @@ class RecordedUpdate(Update):
                 lambda: self.descend(self.gradients(inputs), inputs), [self.training.generator]
             )
         except Exception as error:  # whatever an architecture does that cannot be recorded
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            print(f"a step cannot be recorded as a CUDA graph ({reason[0]}); going on without", flush=True)
+            say_not_recorded(error)
 
 
 def make_update(training: Training, world: World) -> Update:
     """The update for the device at hand."""
-    if training.model.device.type != "cuda":
+    records = recorder(training.model.device)
+    if records is None:
         return Update(training, world)
     if world.size > 1:
         if world.is_rank0:
             print("several processes: steps are not recorded as CUDA graphs", flush=True)
         return Update(training, world)
-    return RecordedUpdate(training, world, Recorder(training.model.device))
+    return RecordedUpdate(training, world, records)
