@@ -1,7 +1,7 @@
 """Throughput of training steps and of sampling on a GPU: `python benchmarks/gpu.py`. Needs no data.
 
     python benchmarks/gpu.py                         # PixelCNN++ at batch 32 and 128, then the bundled model's samples
-    python benchmarks/gpu.py --gated                 # also a Gated PixelCNN of 20 layers of 192 features
+    python benchmarks/gpu.py --gated 128             # also a Gated PixelCNN of 20 layers of 192 features
     python benchmarks/gpu.py --small --limit 60      # a trial run, also on a CPU
 
 Each line of the table is written to gpu.json as soon as it is measured, so that an interrupted run loses none. No line
@@ -103,8 +103,7 @@ def _lines(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str
         gated = partial(fresh, "gated 15x120", args.small)
         yield f"samples, gated 15x120, batches of {batch}", partial(sampling, gated, batch, device)
     yield from _training("pixelcnn++ 128", big, args, device)
-    if args.gated:
-        yield from _training("gated 20x192", args.batches, args, device)
+    yield from _training("gated 20x192", args.gated, args, device)
 
 
 def _training(
@@ -222,7 +221,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="images of a training step")
     parser.add_argument("--samples", type=int, nargs="*", default=[64, 1024], help="images drawn together")
     parser.add_argument("--gated-samples", type=int, nargs="*", default=[256], help="the same of a Gated PixelCNN")
-    parser.add_argument("--gated", action="store_true", help="also a Gated PixelCNN")
+    parser.add_argument("--gated", type=int, nargs="*", default=[], help="batches of a Gated PixelCNN's steps")
     parser.add_argument("--steps", type=int, default=50, help="of a round")
     parser.add_argument("--warm-up", type=int, default=10, help="steps before the first round")
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
