@@ -55,6 +55,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:Synchronization debug mode"),  # a prototype, it says
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of that machine's torch, which need not be the lock's
     pytest.mark.filterwarnings("default::UserWarning:torch._inductor"),
     pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
