@@ -25,10 +25,14 @@ class Scale(nn.Module):
     def __init__(self, levels: int):
         super().__init__()
         self.levels, self.step = levels, 2 / (levels - 1)
-        self.register_buffer("like", torch.empty(0), persistent=False)  # has the dtype of the network's weights
+        self.register_buffer("like", torch.tensor(-1.0), persistent=False)  # has the dtype of the network's weights
 
     def forward(self, x: Tensor) -> Tensor:
         return x.to(self.like.dtype) * self.step - 1
+
+    def write(self, x: Tensor, out: Tensor) -> None:
+        """The same in one operation, within rounding, to where it is wanted."""
+        torch.add(self.like, x, alpha=self.step, out=out)
 
 
 class Head(nn.Sequential):

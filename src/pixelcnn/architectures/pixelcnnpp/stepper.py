@@ -358,4 +358,4 @@ class PixelCNNPlusPlusStepper:
     def feed(self, c: int, value: Tensor) -> None:
         """Channel c of the current pixel is `value` (B,) integers; or the channels from c on, (B, D)."""
         value = value.view(len(value), -1)
-        self.here[self.column][:, c : c + value.shape[1]] = self.scale(value)
+        self.scale.write(value, self.here[self.column][:, c : c + value.shape[1]])

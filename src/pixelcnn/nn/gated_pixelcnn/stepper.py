@@ -237,7 +237,7 @@ class GatedStepper:
     def feed(self, c: int, value: Tensor) -> None:
         """Colour c of the current pixel is `value` (B,) or (B, 1) integers; follows `outputs(c)`."""
         assert self.evaluated == c, f"colour {c} is fed before its outputs were evaluated"
-        self.image.here[self.column][c].copy_(self.scale(value.view(-1)))
+        self.scale.write(value.view(-1), self.image.here[self.column][c])
         if c + 1 < len(self.colours):
             act, h = self.context.earlier[c]
             act.copy_(self.colours[c].act)
