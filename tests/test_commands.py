@@ -101,10 +101,60 @@ def test_the_same_seed_draws_the_same_images_whatever_the_batch_size(model: str)
     assert not torch.equal(whole, read_all("others", loaded))
 
 
+class Killed(BaseException):
+    """What ends a process in the middle of its work."""
+
+
+@pytest.mark.parametrize("model", ["grey", "labels"])
+def test_a_folder_of_samples_is_continued_where_it_was_interrupted(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"sample {model} --num 8 -o whole")
+    written, write = [], image_files.write
+
+    def dying(path: Path, image: torch.Tensor, levels: int) -> None:
+        if len(written) == 5:
+            raise Killed
+        written.append(path)
+        write(path, image, levels)
+
+    monkeypatch.setattr(image_files, "write", dying)
+    with pytest.raises(Killed):
+        run(f"sample {model} --num 8 --batch-size 2 -o parts")
+    monkeypatch.setattr(image_files, "write", write)
+    capsys.readouterr()
+    run(f"sample {model} --num 8 --batch-size 3 -o parts")
+    assert "parts: continued after 4 images" in capsys.readouterr().err
+    loaded = checkpoint.load(Path(model))
+    assert torch.equal(read_all("parts", loaded), read_all("whole", loaded))
+    times = {path: path.stat().st_mtime_ns for path in Path("parts").iterdir()}
+    run(f"sample {model} --num 8 -o parts")
+    assert {path: path.stat().st_mtime_ns for path in Path("parts").iterdir()} == times
+
+
+def test_a_folder_of_one_condition_may_be_continued_beyond_its_end() -> None:
+    run("sample grey --num 5 -o whole")
+    run("sample grey --num 2 -o grown")
+    run("sample grey --num 5 -o grown")
+    model = checkpoint.load(Path("grey"))
+    assert torch.equal(read_all("grown", model), read_all("whole", model))
+
+
+def test_a_folder_of_other_samples_is_refused(refused: Refused) -> None:
+    run("sample labels --num 2 -o drawn")
+    refused("drawn holds samples of seed '0', not '1'", "sample", "labels", "--num=2", "--seed=1", "-odrawn")
+    refused("of temperature '1.0', not '0.5'", "sample", "labels", "--num=2", "--temperature=0.5", "-odrawn")
+    refused("of conditions \"['cat', 'dog']\", not", "sample", "labels", "--num=2", "--label=cat", "-odrawn")
+    refused("of each '1', not '2'", "sample", "labels", "--num", "4", "-o", "drawn")
+    refused("drawn holds samples of model", "sample", "grey", "--num", "2", "-o", "drawn")
+    Path("drawn/samples.json").unlink()
+    refused("drawn holds images, but no samples.json", "sample", "labels", "--num", "2", "-o", "drawn")
+
+
 def test_a_class_conditional_model_draws_a_row_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
     run("sample labels --num 5 -o rows")
     assert "rows: 6 images, 3 of each: cat, dog" in capsys.readouterr().out
-    assert len(list(Path("rows").iterdir())) == 6
+    assert len(list(Path("rows").glob("*.png"))) == 6
     run("sample labels --num 3 --label dog -o name")
     run("sample labels --num 3 --label 1 -o number")
     model = checkpoint.load(Path("labels"))

@@ -1,21 +1,26 @@
 """`pixelcnn sample`: draw images from a model.
 
-The same seed gives the same images, whatever the batch size. A class-conditional model without --label gets a row for
+The same seed gives the same images, whatever the batch size. A folder is written batch by batch, and one that is not
+finished is continued by the same command. A class-conditional model without --label gets a row for
 each class, an embedding-conditional model a row for each embedding; --num is then rounded up to whole rows.
 """
 
 import argparse
 import math
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pixelcnn.checkpoint import identity
 from pixelcnn.cli import operands, output
 from pixelcnn.config import Given
+from pixelcnn.generation import sample_folder
 from pixelcnn.generation.grids import save_grid
-from pixelcnn.generation.sampling import in_float64, sample
+from pixelcnn.generation.sampling import check_temperature, in_float64, sample_batches
 from pixelcnn.model import Model
 from pixelcnn.progress import progress
 
@@ -45,24 +50,44 @@ def run(args: argparse.Namespace) -> None:
     columns = -(-args.num // len(rows))
     conds = [cond for _, cond in rows if cond is not None]
     cond = torch.stack(conds).repeat_interleave(columns, 0) if conds else None
-    images = _draw(model, len(rows) * columns, cond, args)
+    num, several = len(rows) * columns, len(rows) > 1
     names = [name for name, _ in rows]
     if args.out.suffix:
-        wide = columns if len(rows) > 1 else math.ceil(math.sqrt(columns))
-        save_grid(args.out, images, wide, model.data.levels, names if len(rows) > 1 else ())
+        images = torch.cat(list(_draw(model, num, cond, args)))
+        wide = columns if several else math.ceil(math.sqrt(columns))
+        save_grid(args.out, images, wide, model.data.levels, names if several else ())
     else:
-        output.write_images(args.out, {f"{n:05d}": image for n, image in enumerate(images)}, model.data.levels)
-    order = f", {columns} of each: {', '.join(names)}" if len(rows) > 1 else ""
-    print(f"{args.out}: {len(images)} images{order}")
+        _write_folder(model, rows, num, cond, args)
+    order = f", {columns} of each: {', '.join(names)}" if several else ""
+    print(f"{args.out}: {num} images{order}")
 
 
-def _draw(model: Model, num: int, cond: Tensor | None, args: argparse.Namespace) -> Tensor:
+def _write_folder(model: Model, rows: list[Row], num: int, cond: Tensor | None, args: argparse.Namespace) -> None:
+    """Draw what the folder lacks of `num` images."""
+    check_temperature(args.temperature)
+    each = num // len(rows) if len(rows) > 1 else None  # of one condition, a folder may be continued to any number
+    content = {
+        "model": identity(model),
+        "seed": args.seed,
+        "temperature": args.temperature,
+        "conditions": sample_folder.names_of(rows),
+        "each": each,
+    }
+    drawn = sample_folder.begin(args.out, content)
+    if drawn < num:
+        if drawn:
+            print(f"{args.out}: continued after {drawn} images", file=sys.stderr)
+        batches = sample_folder.one_ahead(_draw(model, num, cond, args, drawn), model.device)
+        sample_folder.write(args.out, content, drawn, batches, model.data.levels)
+
+
+def _draw(model: Model, num: int, cond: Tensor | None, args: argparse.Namespace, skipped: int = 0) -> Iterator[Tensor]:
     output.note_if_slow(model)
-    num_rows = -(-num // args.batch_size) * model.shape[1]
+    num_rows = -(-(num - skipped) // args.batch_size) * model.shape[1]
     generator = torch.Generator().manual_seed(args.seed)
     with progress("sample", num_rows, "rows") as bar:
-        return sample(
-            in_float64(model), num, generator, cond, args.temperature, lambda _: bar.update(1), args.batch_size
+        yield from sample_batches(
+            in_float64(model), num, generator, cond, args.temperature, lambda _: bar.update(1), args.batch_size, skipped
         )
 
 

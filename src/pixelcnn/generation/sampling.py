@@ -70,12 +70,15 @@ def uniforms(num: int, shape: tuple[int, ...], generator: torch.Generator) -> Te
     return torch.stack([torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(num)])
 
 
+def noise_shape(model: Model) -> tuple[int, int, int, int]:
+    """U, G, H, W: the shape of the numbers that decide the draws of an image."""
+    channels, height, width = model.shape
+    return model.likelihood.num_uniforms, channels // model.likelihood.group_channels, height, width
+
+
 def noise_of(model: Model, num: int, generator: torch.Generator) -> Tensor:
     """The numbers (num, U, G, H, W) that decide the draws of `num` images, on the model's device."""
-    channels, height, width = model.shape
-    likelihood = model.likelihood
-    groups = channels // likelihood.group_channels
-    noise = uniforms(num, (likelihood.num_uniforms, groups, height, width), generator)
+    noise = uniforms(num, noise_shape(model), generator)
     # From pinned memory the copy waits for nothing that the device has still to do
     return noise.pin_memory().to(model.device, non_blocking=True) if model.device.type == "cuda" else noise
 
@@ -105,10 +108,26 @@ def sample(
     below 1 sharpens every distribution. batch_size: images that are drawn together, all if None; the images do not
     depend on it.
     """
+    return torch.cat(list(sample_batches(model, num, generator, cond, temperature, on_row, batch_size)))
+
+
+def sample_batches(
+    model: Model,
+    num: int,
+    generator: torch.Generator,
+    cond: Tensor | None = None,
+    temperature: float = 1.0,
+    on_row: OnRow = lambda _: None,
+    batch_size: int | None = None,
+    skipped: int = 0,
+) -> Iterator[Tensor]:
+    """The images of `sample`, batch after batch, without the first `skipped` ones, which are not drawn."""
     if num < 1:
         raise ValueError(f"num: {num} is not at least 1")
-    images = blank(model, num)
-    return torch.cat(list(fill_in_batches(model, images, None, generator, cond, temperature, on_row, batch_size)))
+    for _ in range(skipped):
+        uniforms(1, noise_shape(model), generator)
+    images, cond = blank(model, num - skipped), None if cond is None else cond[skipped:]
+    yield from fill_in_batches(model, images, None, generator, cond, temperature, on_row, batch_size)
 
 
 def fill_in_batches(
