@@ -8,6 +8,7 @@ of the recording; random generators are read at the replay.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Protocol, TypeVar
 
 import torch
@@ -29,14 +30,20 @@ class Recorder(Protocol):
         """
 
 
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream of a device for recordings: cuBLAS keeps a workspace for each stream that it was on."""
+    return torch.cuda.Stream(device)
+
+
 class CudaGraphs:
-    """Records CUDA graphs, on a stream of its own: the default one cannot be, and autograd goes on in the first it met.
+    """Records CUDA graphs, on another stream than the default one, which cannot be recorded.
 
     The graphs share one pool of memory: what a function allocates is lost when the next one is replayed.
     """
 
     def __init__(self, device: torch.device):
-        self.device, self.stream, self.pool = device, torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        self.device, self.stream, self.pool = device, side_stream(device), torch.cuda.graph_pool_handle()
 
     def run(self, function: Callable[[], T]) -> T:
         """Call a function on the stream of the recordings."""
