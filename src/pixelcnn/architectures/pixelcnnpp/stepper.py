@@ -44,7 +44,9 @@ from pixelcnn.architectures.pixelcnnpp.layers import (
 from pixelcnn.architectures.pixelcnnpp.unet import Block, FirstLayer, LowerResolution, UNet
 from pixelcnn.nn.head import Scale
 
-elu: Callable[..., Tensor] = torch._C._nn.elu  # torch.nn.functional.elu, which takes no `out`
+# Those of torch.nn.functional, which take no `out`
+elu: Callable[..., Tensor] = torch._C._nn.elu
+glu: Callable[..., Tensor] = torch._C._nn.glu
 
 
 def frozen(conv: NormedConv | NormedUpsampling) -> Convolve:
@@ -59,18 +61,18 @@ def bias_of(conv: NormedConv | NormedUpsampling) -> Tensor:
 
 
 class Sign:
-    """Makes the pair of features: (B, F) -> (B, 2, F), x and -x."""
+    """Makes pairs of features: (B, 1, F) -> (B, 2, F), x and -x."""
 
     def __init__(self, like: Tensor):
         self.signs = like.new_tensor([[1.0], [-1.0]])  # (2, 1)
 
     def pair(self, x: Tensor, out: Tensor) -> Tensor:
-        """x and -x; of any x (..., F)."""
-        return torch.mul(x.unsqueeze(-2), self.signs, out=out)
+        """x and -x; of any x (..., 1, F)."""
+        return torch.mul(x, self.signs, out=out)
 
     def add(self, pair: Tensor, x: Tensor, out: Tensor) -> Tensor:
-        """The pair of the sum of what `pair` is of and x (B, F)."""
-        return torch.addcmul(pair, x.unsqueeze(1), self.signs, out=out)
+        """The pair of y + x, of the pair of y and x (B, 1, F)."""
+        return torch.addcmul(pair, x, self.signs, out=out)
 
 
 class RowState:
@@ -155,7 +157,10 @@ class BlockState:
         halves = partial(torch.unflatten, dim=1, sizes=(2, hidden))
         self.first_in, self.second_in = ([halves(x) for x in state.columns] for state in (self.first, self.second))
         self.skip_in = [halves(x) for x in self.first.skips] if skip is not None else []
+        self.first_out = [x.unsqueeze(1) for x in self.first.at]  # W times (B, 1, F)
         self.inner, self.out = (link.weight.new_zeros(batch, 2, hidden) for _ in range(2))
+        self.gated = link.weight.new_zeros(batch, hidden)
+        self.gated_once = self.gated.unsqueeze(1)  # (B, 1, F)
 
     def reset(self) -> None:
         """Back to the zeros of the start."""
@@ -180,10 +185,10 @@ class BlockState:
         elu(x, out=self.first_in[j])
         if skip is not None:
             elu(skip, out=self.skip_in[j])
-        inner = self.sign.pair(self.first(j), self.inner)
-        elu(inner, out=self.second_in[j])
-        gated = F.glu(self.second(j), dim=1)  # a * sigmoid(b), (B, F)
-        return self.sign.add(x, gated, self.out)
+        self.first(j)
+        elu(self.sign.pair(self.first_out[j], self.inner), out=self.second_in[j])
+        glu(self.second(j), 1, out=self.gated)  # a * sigmoid(b), (B, F)
+        return self.sign.add(x, self.gated_once, self.out)
 
 
 class UNetState:
@@ -265,9 +270,9 @@ class LowerResolutionState:
         """Stream `ul` at (i, j) of the higher resolution, from the pass down to the pass up: pairs (B, 2, F) each."""
         self.halve_ul.columns[j].copy_(x[:, 0])
         if i % 2 == 0 and j % 2 == 0:
-            inner = self.inner.pixel(i // 2, j // 2, self.sign.pair(self.halve_ul(j), self.halved))
+            inner = self.inner.pixel(i // 2, j // 2, self.sign.pair(self.halve_ul(j).unsqueeze(1), self.halved))
             doubled = torch.addmm(self.bias, inner[:, 0], self.double_ul)  # (B, F) -> (B, 2*2*F)
-            self.sign.pair(doubled.view(len(x), 2, 2, -1), self.squares[j // 2])
+            self.sign.pair(doubled.view(len(x), 2, 2, 1, -1), self.squares[j // 2])
         return self.at[i % 2][j]
 
 
@@ -348,7 +353,7 @@ class PixelCNNPlusPlusStepper:
         """Go on to column j: evaluate stream `ul` and the outputs, which depend on no channel of the pixel itself."""
         self.column = j
         first = self.at[j].addmm_(self.lefts[j], self.left)  # (B, F)
-        ul = self.trunk.pixel(self.kind, j, self.sign.pair(first, self.features))  # (B, 2, F)
+        ul = self.trunk.pixel(self.kind, j, self.sign.pair(first.unsqueeze(1), self.features))  # (B, 2, F)
         self.of_pixel = torch.addmm(self.out_bias, F.elu(ul[:, 0]), self.out)  # (B, K)
 
     def outputs(self, c: int) -> Tensor:  # noqa: ARG002
