@@ -145,7 +145,7 @@ def fill_in_batches(
     known (N, H, W) bool; None where no pixel is.
     """
     check_temperature(temperature)
-    device.prepare(model.device)
+    device.prepare(model.device)  # float32 means float32, and cuDNN's trials come before rows are recorded
     sampler, size = None, batch_size or len(images)
     for rows in torch.arange(len(images)).split(size):
         part, noise = images[rows].to(model.device), noise_of(model, len(rows), generator)
