@@ -90,7 +90,8 @@ def write_run(reports: Path, name: str, bits: float, **train: Any) -> None:
         lines.append(f"{step},{64 * step},{step},0.001,{bits + 2 / step},{validation}")
     (reports / f"train/{name}.csv").write_text("\n".join(lines) + "\n")
     write_json(reports / f"evaluate/{name}.json", _splits(bits))
-    Image.new("RGB", (64, 64)).save(reports / f"evaluate/{name}.png")
+    (reports / "sample").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 64)).save(reports / f"sample/{name}.png")
 
 
 def _splits(bits: float) -> dict[str, Any]:

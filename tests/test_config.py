@@ -67,6 +67,8 @@ BAD: list[tuple[str, Any, str]] = [
         r"runs\.digits-squared-error\.likelihood\.name: 'logistic_mixture' does not go with model\.name",
     ),
     ("optimizer", {}, r"optimizer: unknown key"),
+    ("evaluate.samples_per_class", 10, r"evaluate\.samples_per_class: is sample\.per_class now"),
+    ("sample", MISSING, r"sample: missing"),
     (f"{GATED}.model.condition", "map", rf"{GATED}\.model\.condition: 'map' is refused: .*'embedding-map'"),
     ("embeddings.faces", {"source": "web"}, r"embeddings\.faces\.source: 'web' is not one of 'classifier', 'file'"),
     ("embeddings.faces", {}, r"embeddings\.faces\.source: missing"),

@@ -30,7 +30,6 @@ BY_NAME |= {"pixelcnn.data.sources": "item.download.source"}
 # finished model, so how it is built and read changes nothing of its version
 PASSED_ON = {
     "train": ("pixelcnn.generation", "pixelcnn.checkpoint", "pixelcnn.data.image_files"),
-    "evaluate": ("pixelcnn.data.image_files",),
     "register": (
         "pixelcnn.model", "pixelcnn.nn", "pixelcnn.likelihoods", "pixelcnn.architectures", "pixelcnn.data",
         "pixelcnn.checkpoint", "pixelcnn.generation", "pixelcnn.device", "pixelcnn.evaluation.nll",
@@ -152,7 +151,9 @@ def test_what_is_found_by_name_is_a_dependency_by_name(package: str) -> None:
     """The stages that use one architecture, likelihood or source depend on that one and on no other."""
     folder = "src/" + package.replace(".", "/")
     users = {stage for stage in STAGES if any(dep.startswith(f"{folder}/${{") for dep in code(stage))}
-    assert users == ({"download", "preprocess", "baseline"} if "sources" in package else {"train", "evaluate"})
+    assert users == (
+        {"download", "preprocess", "baseline"} if "sources" in package else {"train", "evaluate", "sample"}
+    )
     for stage in STAGES:
         assert folder not in code(stage)
         assert all(BY_NAME[package] in dep for dep in code(stage) if dep.startswith(f"{folder}/${{"))

@@ -94,7 +94,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run["train"] |= {"steps": 40, "batch_size": 32, "warmup_steps": 2, "validate_every": 20}
     params["runs"] = {RUN: run}
     params["train"] |= {"log_every": 10, "pictures_every": 1000}
-    params["evaluate"] |= {"num_train_images": 50, "samples_per_class": 2}
+    params["evaluate"] |= {"num_train_images": 50}
+    params["sample"] |= {"per_class": 2}
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(params, file)
     return folder
@@ -126,6 +127,7 @@ def test_a_latent_variable_model_is_trained_evaluated_and_reported_as_a_bound(pr
         f"baseline digits --data {data} --out reports/baseline/digits.json",
         f"train {RUN} --data {data} --out {model} --report reports/train/{RUN}",
         f"evaluate {RUN} --model {model} --data {data} --out reports/evaluate/{RUN}",
+        f"sample {RUN} --model {model} --data {data} --out reports/sample/{RUN}.png",
         "report --reports reports --out reports/report",
     )
     assert f"{RUN}: <= " in said

@@ -60,7 +60,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build)
     write_json(Path(f"reports/train/{RUN}.json"), TRAIN)
     write_json(Path(f"reports/evaluate/{RUN}.json"), SCORES)
     Path(f"reports/train/{RUN}.csv").write_text("step\n1\n")
-    Path(f"reports/evaluate/{RUN}.png").write_bytes((ROOT / "docs/digits-label-samples.png").read_bytes())
+    Path("reports/sample").mkdir()
+    Path(f"reports/sample/{RUN}.png").write_bytes((ROOT / "docs/digits-label-samples.png").read_bytes())
     names = [split for split in SPLITS for _ in range(3)]
     rows = {"split": names, "image": [0, 1, 2] * 3, "bits_per_dim": [2.0, 2.5, 3.0] * 3}
     measured(rows, sha256)

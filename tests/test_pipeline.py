@@ -55,7 +55,8 @@ def write_params(folder: Path, train: dict[str, Any]) -> None:
     run["train"] |= {"steps": 30, "batch_size": 16, "warmup_steps": 2, "validate_every": 10} | train
     params["runs"] = {RUN: run}
     params["train"] = {"log_every": 5, "checkpoint_every": 0.01, "pictures_every": 20, "processes": 1}
-    params["evaluate"] |= {"num_train_images": 50, "samples_per_class": 2}
+    params["evaluate"] |= {"num_train_images": 50}
+    params["sample"] |= {"per_class": 2}
     with (folder / "params.yaml").open("w") as handle:
         YAML().dump(params, handle)
 
@@ -119,7 +120,7 @@ def test_repro_ends_with_tables_pictures_and_a_registered_version(finished: Path
     table = (finished / "reports" / "report" / "nll-digits.md").read_text()
     assert "Gated PixelCNN, unconditional" in table
     assert (finished / "reports" / "report" / "index.html").stat().st_size > 10_000
-    assert (finished / "reports" / "evaluate" / f"{RUN}.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "reports" / "sample" / f"{RUN}.png").read_bytes().startswith(b"\x89PNG")
     receipt = json.loads((finished / "reports" / "register" / f"{RUN}.json").read_text())
     assert receipt["uri"] == "models:/digits@champion"
     assert receipt["weights_sha256"] == weights(finished, RUN)

@@ -93,7 +93,7 @@ def test_only_our_rows_are_highlighted(page: Page) -> None:
 def test_the_page_has_facts_commands_and_the_reason_for_missing_published_rows(page: Page) -> None:
     words = " ".join(page.text.split())
     for name in (GATED, LABELLED, SMALL):
-        assert f"dvc repro evaluate@{name}" in words
+        assert f"dvc repro evaluate@{name} sample@{name}" in words
     assert "15,312,000" in words
     assert "94 GFLOP per image, 602 TFLOP in all" in words
     assert "1,234 of 49,999 test images" in words
@@ -121,7 +121,7 @@ def test_the_same_reports_give_the_same_bytes(reports: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "stage"), [(f"evaluate/{GATED}.png", f"evaluate@{GATED}"), (f"train/{SMALL}.csv", f"train@{SMALL}")]
+    ("file", "stage"), [(f"sample/{GATED}.png", f"sample@{GATED}"), (f"train/{SMALL}.csv", f"train@{SMALL}")]
 )
 def test_a_missing_picture_or_curve_is_named_with_the_stage_that_makes_it(reports: Path, file: str, stage: str) -> None:
     (reports / file).unlink()

@@ -236,7 +236,7 @@ def test_the_summary_fits_a_terminal_and_names_samples_and_page(reports: Path) -
     table = text.split("Samples")[0].splitlines()
     assert max(len(line) for line in table) <= results.TERMINAL_WIDTH
     assert sum(line.startswith(">") for line in table) == 9  # three runs and two baselines on three data sets
-    assert str(reports / "evaluate" / f"{LABELLED}.png") in text
+    assert str(reports / "sample" / f"{LABELLED}.png") in text
     assert "index.html (missing; run `dvc repro report`)" in text
 
 

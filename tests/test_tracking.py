@@ -101,7 +101,8 @@ def test_measurements_are_added_to_the_run_of_the_weights(here: Path) -> None:
     for score in (1.5, 1.25):  # evaluated twice
         with tracking.run_of_weights("noise", "cafe", "a-run") as run_id:
             scores = {"test": {"bits_per_dim": score, "standard_error": 0.5}}
-            tracking.measured(scores, {"samples": here / "samples.png"})
+            tracking.measured(scores)
+            tracking.log_files({"samples": here / "samples.png"})
     (run,) = runs()
     assert run.info.run_id == run_id
     assert run.data.metrics == {
@@ -117,8 +118,10 @@ def test_measurements_are_added_to_the_run_of_the_weights(here: Path) -> None:
 def test_weights_that_are_unknown_to_the_store_get_a_run_tagged_adopted() -> None:
     with tracking.run_of_weights("noise", "cafe", "a-run"):
         pass
-    with tracking.run_of_weights("noise", "cafe", "a-run"):
-        assert mlflow.active_run() is not None
+    with tracking.run_of_weights("noise", "cafe", "a-run") as run_id, tracking.active_in_mlflow(run_id):
+        active = mlflow.active_run()
+        assert active is not None
+        assert active.info.run_id == run_id
     (run,) = runs()
     assert run.info.status == "FINISHED"
     assert "DVC" in run.data.tags["adopted"]
@@ -183,7 +186,7 @@ def test_a_training_runs_while_the_store_is_down_and_is_delivered_later(capsys: 
         training = train(range(1, 4))
         with tracking.run_of_weights("noise", "cafe", "a-run") as run_id:
             assert run_id == ""
-            tracking.measured({"test": {"bits_per_dim": 1.5, "standard_error": 0.5}}, {})
+            tracking.measured({"test": {"bits_per_dim": 1.5, "standard_error": 0.5}})
     said = capsys.readouterr().err
     assert "does not answer (connection refused)" in said
     assert "the rest waits in mlruns/_unsent/" in said
@@ -216,7 +219,7 @@ def test_measurements_wait_for_a_store_that_the_installed_mlflow_does_not_suppor
         with pytest.raises(ConnectionError, match=r"MLflow cannot use sqlite:.* here: Model registry"):
             store.connect("noise")
         with tracking.run_of_weights("noise", "a" * 64, "a-run"):
-            tracking.measured(scores, {})
+            tracking.measured(scores)
     assert "does not answer" in capsys.readouterr().err
     store.connect("noise")  # with a complete MLflow: the outbox is delivered
     (run,) = runs()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pixelcnn import files
 from pixelcnn.config import check
+from pixelcnn.data.dataset import read_info
 from pixelcnn.migrations import FORMAT, migrated
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import ModelSections
@@ -88,6 +89,14 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Model:
         raise ValueError(f"{folder / WEIGHTS}: {error}") from None
     model.network.to(device).eval()
     return replace(model, weights_sha256=found)
+
+
+def load_for(data: Path, folder: Path, device: torch.device | str = "cpu") -> Model:
+    """A saved model, to be used on the prepared data set in `data`; ValueError if it was trained on other images."""
+    model = load(folder, device)
+    if Data.of(read_info(data)) != model.data:
+        raise ValueError(f"{folder}: trained on other data than {data} holds; train it again")
+    return model
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ RENAMED = {
     "imagenet32-box2017": "imagenet32_box2017",
     "imagenet64-box2017": "imagenet64_box2017",
 }
+# Keys of an earlier release's params.yaml that stand elsewhere now
+MOVED = {"evaluate.samples_per_class": "sample.per_class", "evaluate.temperature": "sample.temperature"}
 LONGEST_QUOTE = 200  # characters of a value that an error message repeats
 
 
@@ -162,6 +164,8 @@ def _fault(key: str, message: str, kind: str, given: Any) -> str:
     match kind:
         case "missing":
             return f"{key}: missing"
+        case "extra_forbidden" if key in MOVED:
+            return f"{key}: is {MOVED[key]} now"
         case "extra_forbidden":
             return f"{key}: unknown key (value {quoted(given)}); is it misspelt?"
         case "union_tag_not_found":

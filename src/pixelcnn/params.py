@@ -84,7 +84,7 @@ def _joint() -> str:
 
 
 class Run(ModelSections):
-    """One experiment: the stages train@NAME, evaluate@NAME and register@NAME."""
+    """One experiment: the stages train@NAME, evaluate@NAME, sample@NAME and register@NAME."""
 
     description: str
     dataset: Name
@@ -107,7 +107,13 @@ class Evaluate(Section):
 
     batch_size: Count
     num_train_images: Count  # for the papers' "test (train)"
-    samples_per_class: Count  # columns of the sample grid; a row per class, or as many rows as columns
+    seed: Seed  # of the choice of these images
+
+
+class Sample(Section):
+    """The sample grids of finished models, and those drawn during a training."""
+
+    per_class: Count  # columns of the grid; a row per class, or as many rows as columns
     seed: Seed
     temperature: Positive
 
@@ -133,6 +139,7 @@ class Params(Section):
     runs: dict[Name, Run]
     train: TrainProcess
     evaluate: Evaluate
+    sample: Sample
     baseline: Baseline
     promotion: Promotion
 

@@ -119,5 +119,6 @@ def _register(model: str) -> None:
     report = registry.register(package, promotion.min_gain, promotion.confidence)
     data = checkpoint.read_config(package.folder).data
     with runs.run_of_weights(data.dataset, report.weights_sha256, package.run):
-        runs.measured(package.scores.model_dump(), {"samples": package.samples, "evaluation": package.nll})
+        runs.measured(package.scores.model_dump())
+        runs.log_files({"samples": package.samples, "evaluation": package.nll})
     print(f"{report.name} version {report.version} ({', '.join(report.aliases) or 'no alias'}): {report.reason}")

@@ -162,6 +162,13 @@ def read_shards(folder: Path, split: SplitName) -> Iterator[tuple[npt.NDArray[np
         raise ValueError(f"{folder}: the {split} shards hold {row:,} images, {CARD} says {described.num_images:,}")
 
 
+def chosen(total: int, num: int, seed: int) -> "torch.Tensor":
+    """The rows (at most `num`,) int64 of images chosen by seed from a split of `total` images."""
+    import torch
+
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:num]
+
+
 def read_rows(folder: Path, split: SplitName, rows: "torch.Tensor") -> Split:
     """Read the images of one split at `rows` (N,) int64, in that order. Peak memory is these images and one shard."""
     import torch

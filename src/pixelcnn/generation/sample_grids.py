@@ -7,21 +7,23 @@ import torch
 from torch import Tensor
 
 from pixelcnn.config import Given
-from pixelcnn.data.dataset import Split
+from pixelcnn.data.dataset import Split, chosen
 from pixelcnn.generation.interpolation import interpolate, reconstruct
 from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Model
-from pixelcnn.params import Evaluate
+from pixelcnn.params import Sample
 from pixelcnn.progress import progress
 
+DRAWN_TOGETHER = 100  # images in a batch, which bounds the memory; the same seed draws the same images in any batches
 
-def sample_grid(model: Model, images: Split, settings: Evaluate, name: str) -> Tensor:
+
+def sample_grid(model: Model, images: Split, settings: Sample, name: str) -> Tensor:
     """The grid (rows, columns, C, H, W): samples, a row for each class or for each of some of the images.
 
     A row of a model given embeddings or codes begins with the image whose embedding or code it is. Below the rows of
     embeddings as many rows interpolate from one image's embedding to the next one's.
     """
-    columns = settings.samples_per_class
+    columns = settings.per_class
     match model.given:
         case Given.NONE:
             return _samples(model, None, columns, columns, settings, name)
@@ -36,7 +38,7 @@ def sample_grid(model: Model, images: Split, settings: Evaluate, name: str) -> T
     return _of_embeddings(model, shown, columns, settings, name)
 
 
-def _of_embeddings(model: Model, shown: Split, columns: int, settings: Evaluate, name: str) -> Tensor:
+def _of_embeddings(model: Model, shown: Split, columns: int, settings: Sample, name: str) -> Tensor:
     embeddings, originals = model.conditions(shown), shown.images.unsqueeze(1)  # (columns, 1, C, H, W)
     assert embeddings is not None
     drawn = _samples(model, embeddings.to(model.device), columns, columns - 1, settings, name)
@@ -46,19 +48,14 @@ def _of_embeddings(model: Model, shown: Split, columns: int, settings: Evaluate,
     return torch.cat([torch.cat([originals, drawn], dim=1), between])
 
 
-def _samples(model: Model, conds: Tensor | None, rows: int, columns: int, settings: Evaluate, name: str) -> Tensor:
+def _samples(model: Model, conds: Tensor | None, rows: int, columns: int, settings: Sample, name: str) -> Tensor:
     """Samples (rows, columns, C, H, W), a row sharing one condition."""
     cells = torch.arange(rows * columns, device=model.device) // columns  # each cell's row
     generator = torch.Generator().manual_seed(settings.seed)
-    batches = cells.split(settings.batch_size)
+    batches = cells.split(DRAWN_TOGETHER)
     drawn = []
     with progress(f"{name}, samples", len(batches) * model.shape[1], "rows") as bar:
         for batch in batches:
             cond = None if conds is None else conds[batch]
             drawn.append(sample(model, len(batch), generator, cond, settings.temperature, lambda _: bar.update(1)))
     return torch.cat(drawn).unflatten(0, (rows, columns)).cpu()
-
-
-def chosen(total: int, num: int, seed: int) -> Tensor:
-    """At most `num` of a split's `total` images, chosen by seed."""
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:num]

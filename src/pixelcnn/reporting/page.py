@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pixelcnn import files
-from pixelcnn.params import Evaluate, Params, Run
+from pixelcnn.params import Params, Run, Sample
 from pixelcnn.reporting.reports import duration, made, read_evaluate, read_train, si
 from pixelcnn.reporting.tables import COLUMNS, GIVEN, Table, cells, frame, markdown, runs_of, tables
 from pixelcnn.schemas import EvaluateReport, TrainReport
@@ -56,11 +56,11 @@ def _section(reports: Path, params: Params, table: Table, curves: dict[str, byte
         "remark": table.remark,
         "rows": [(row, list(zip(COLUMNS, cells(row), strict=True))) for row in table.rows],
         "curves": {scheme: _data_uri(png) for scheme, png in curves.items()},
-        "runs": [_run(reports, params.evaluate, name, run) for name, run in runs_of(params, table.name).items()],
+        "runs": [_run(reports, params.sample, name, run) for name, run in runs_of(params, table.name).items()],
     }
 
 
-def _run(reports: Path, evaluate: Evaluate, name: str, run: Run) -> dict[str, Any]:
+def _run(reports: Path, sample: Sample, name: str, run: Run) -> dict[str, Any]:
     """What the template shows of a run."""
     train, scores = read_train(reports, name), read_evaluate(reports, name)
     return {
@@ -70,9 +70,9 @@ def _run(reports: Path, evaluate: Evaluate, name: str, run: Run) -> dict[str, An
         "bound": _bound(train),
         "test": scores.test,
         "facts": _facts(train, scores),
-        "samples": _data_uri(made(reports, "evaluate", f"{name}.png").read_bytes()),
-        "temperature": evaluate.temperature,
-        "seed": evaluate.seed,
+        "samples": _data_uri(made(reports, "sample", f"{name}.png").read_bytes()),
+        "temperature": sample.temperature,
+        "seed": sample.seed,
         "settings": run.model_dump(include={"model", "likelihood", "train"}),
     }
 

@@ -211,7 +211,7 @@ def _pipes(rows: list[Row]) -> str:
 def summary(reports: Path, params: Params) -> str:
     """The tables for a terminal of 100 columns, then the paths of the sample grids and the page."""
     parts = [_terminal(table) for table in tables(reports, params)]
-    grids = [_place(reports / "evaluate" / f"{name}.png", f"evaluate@{name}") for name in params.runs]
+    grids = [_place(reports / "sample" / f"{name}.png", f"sample@{name}") for name in params.runs]
     page = _place(reports / "report" / "index.html", "report")
     return "\n\n".join([*parts, "\n".join(["Samples", *grids]), f"Page\n{page}"])
 

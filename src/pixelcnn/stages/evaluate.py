@@ -1,4 +1,4 @@
-"""Evaluate one run: the NLL of each image of test, of validation and of a part of train; and a grid of samples.
+"""Evaluate one run: the NLL of each image of test, of validation and of a part of train.
 
 python -m pixelcnn.stages.evaluate RUN --model models/RUN --data data/prepared/DATASET --out reports/evaluate/RUN
 """
@@ -8,12 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from pixelcnn import checkpoint, files
-from pixelcnn.data.dataset import Split, SplitName, read_info, read_rows, read_split
+from pixelcnn.data.dataset import Split, SplitName, chosen, read_info, read_rows, read_split
 from pixelcnn.device import default, prepare
 from pixelcnn.evaluation.measure import measure, scores_of
-from pixelcnn.generation.grids import save_grid
-from pixelcnn.generation.sample_grids import chosen, sample_grid
-from pixelcnn.model import Data, Model
+from pixelcnn.model import Model
 from pixelcnn.schemas import EvaluateReport
 from pixelcnn.stages import parse, parser, read_params, run
 from pixelcnn.tracking import runs
@@ -26,27 +24,24 @@ def main() -> None:
             "an entry of `runs`",
             model="the run's model",
             data="the prepared data set",
-            out="path of the scores, of the NLLs and of the samples, without ending",
+            out="path of the scores and of the NLLs, without ending",
         )
     )
     settings = read_params().evaluate
     device = default()
     prepare(device)
-    model, info = checkpoint.load(args.model, device), read_info(args.data)
-    if Data.of(info) != model.data:
-        raise ValueError(f"{args.model}: trained on other data than {args.data} holds; train {args.name} again")
-    splits = _splits(args.data, chosen(info.splits["train"].num_images, settings.num_train_images, settings.seed))
+    model = checkpoint.load_for(args.data, args.model, device)
+    num_images = read_info(args.data).splits["train"].num_images
+    splits = _splits(args.data, chosen(num_images, settings.num_train_images, settings.seed))
     table = measure(model, splits, settings.batch_size, args.name)
     table.attrs = {"weights_sha256": checkpoint.identity(model)}  # pixelcnn.tracking.model_package compares it
     scores = EvaluateReport(**scores_of(table, model.dims))
 
-    nlls, samples = args.out.with_suffix(".parquet"), args.out.with_suffix(".png")
+    nlls = args.out.with_suffix(".parquet")
     with files.atomic(nlls) as file:
         table.to_parquet(file, index=False)
     scores.write(args.out.with_suffix(".json"))
-    grid = sample_grid(model, splits["test"], settings, args.name)  # (rows, columns, C, H, W)
-    save_grid(samples, grid.flatten(0, 1), grid.shape[1], info.levels)
-    _track(args.name, model, scores, {"samples": samples, "evaluation": nlls})
+    _track(args.name, model, scores, nlls)
 
 
 def _splits(data: Path, of_train: Tensor) -> dict[SplitName, Split]:
@@ -58,10 +53,11 @@ def _splits(data: Path, of_train: Tensor) -> dict[SplitName, Split]:
     }
 
 
-def _track(name: str, model: Model, scores: EvaluateReport, artifacts: dict[str, Path]) -> None:
+def _track(name: str, model: Model, scores: EvaluateReport, nlls: Path) -> None:
     """Log to the MLflow run that trained the model, and print the test score."""
     with runs.run_of_weights(model.data.dataset, checkpoint.identity(model), name):
-        runs.measured(scores.model_dump(), artifacts)
+        runs.measured(scores.model_dump())
+        runs.log_files({"evaluation": nlls})
     test, bound = scores.test, "" if model.network.exact else "<= "
     value = f"{bound}{test.bits_per_dim:.4f} +- {test.standard_error:.4f}"
     print(f"{name}: {value} bits/dim on {test.num_images} test images")

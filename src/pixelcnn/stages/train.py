@@ -73,7 +73,7 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
     else:
 
         def draw(ema: Model) -> Tensor:
-            return sample_grid(ema, validation, params.evaluate, args.name)
+            return sample_grid(ema, validation, params.sample, args.name)
 
         path = CHECKPOINTS / f"{args.name}-{setup.training_key(run, info)}.pt"
         fit = Fit(training, params.train, path, args.name, world, draw)

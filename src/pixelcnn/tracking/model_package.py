@@ -41,7 +41,7 @@ class PackedRun(Report):
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """A model's folder, its run's name and seed, and what reports/evaluate holds of it."""
+    """A model's folder, its run's name and seed, and what the stages evaluate and sample made of it."""
 
     folder: Path
     run: str
@@ -63,7 +63,7 @@ def of_run(name: str, params: Params, model: Path, reports: Path) -> ModelPackag
         raise ValueError(f"{model}: another model than params.yaml's runs.{name}; run `dvc repro train@{name}`")
     info = read_preprocess(reports, params.images_of(run.dataset))
     card = model_card(run.description, described, info, scores, training)
-    nll, samples = (made(reports, "evaluate", f"{name}.{ending}") for ending in ("parquet", "png"))
+    nll, samples = made(reports, "evaluate", f"{name}.parquet"), made(reports, "sample", f"{name}.png")
     check_scores(scores, nll, described.weights_sha256, f"run `dvc repro evaluate@{name}`")
     return ModelPackage(model, name, run.train.seed, card, scores, nll, samples)
 

@@ -31,13 +31,13 @@ from pixelcnn.evaluation.comparison import Comparison, compare
 from pixelcnn.schemas import RegisterReport
 from pixelcnn.tracking import store
 from pixelcnn.tracking.model_package import ModelPackage
-from pixelcnn.tracking.runs import WEIGHTS_TAG, run_of_weights
+from pixelcnn.tracking.runs import WEIGHTS_TAG, active_in_mlflow, run_of_weights
 
 CODE = Path(__file__).parent.parent  # copied into each version, so that loading one needs no installed pixelcnn
 PYFUNC = Path(__file__).with_name("pyfunc.py")
 REQUIREMENTS = ["mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch"]
 FINGERPRINT_TAG, DECISION_TAG, PREVIOUS_TAG = "test_fingerprint", "decision", "previous_champion"
-SAMPLES = "samples"  # the run's artifact folder with the sample grids of the evaluation
+SAMPLES = "samples"  # the run's artifact folder with the sample grids
 NLL = "nll"  # the run's artifact folder with the NLL of every image, in a file named after the version's `run`
 
 
@@ -277,7 +277,8 @@ def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelCon
     images = TensorSpec(np.dtype(np.uint8), (-1, *data.shape))
     bits = TensorSpec(np.dtype(np.float32), (-1,))
     needs_more = described.model.given is Given.EMBEDDING  # than images, so MLflow cannot try an example
-    with run_of_weights(data.dataset, sha256, package.run), warnings.catch_warnings():
+    run = run_of_weights(data.dataset, sha256, package.run)
+    with run as run_id, active_in_mlflow(run_id), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")
         info = mlflow.pyfunc.log_model(
             name="model",

@@ -75,7 +75,7 @@ def training_run(
 
 @contextlib.contextmanager
 def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[str]:
-    """The run that trained these weights, active in MLflow too; a new one where the store has none with them.
+    """The run that trained these weights; a new one where the store has none with them.
 
     Yields its id. A new run is tagged `adopted`: after a clone and `dvc pull` there are models but no runs. Where the
     store does not answer the id is "", and what `measured` logs is delivered when it does.
@@ -88,7 +88,7 @@ def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[str
             run_id = find_or_create(client, about)
     except ConnectionError:
         run_id = ""
-    with _logging(about, run_id), _active_in_mlflow(run_id) if run_id else contextlib.nullcontext():
+    with _logging(about, run_id):
         yield run_id
 
 
@@ -111,17 +111,22 @@ def finish(values: Mapping[str, float], weights_sha256: str, files: Mapping[str,
     usage = {f"usage/{key}": value for key, value in values.items() if not key.endswith("bits_per_dim")}
     _put({"metrics": usage, "step": 0})
     _put({"tags": {WEIGHTS_TAG: weights_sha256}})
-    _put_files(files)
+    log_files(files)
 
 
-def measured(scores: Mapping[str, Mapping[str, float]], files: Mapping[str, Path]) -> None:
-    """Log what was measured on the active run's weights: scores by split, and files by artifact folder."""
+def measured(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Log what was measured on the active run's weights: scores by split."""
     values = {f"{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
     _put({"metrics": values | {"test_standard_error": scores["test"]["standard_error"]}, "step": 0})
     rows = {"columns": ["split", *scores["test"]], "data": [[split, *s.values()] for split, s in scores.items()]}
     _put_text("scores.json", json.dumps(rows), "")
     _put({"tags": {"mlflow.loggedArtifacts": json.dumps([{"path": "scores.json", "type": "table"}])}})
-    _put_files(files)
+
+
+def log_files(files: Mapping[str, Path]) -> None:
+    """Log files of the active run by artifact folder, as they are now."""
+    for folder, path in files.items():
+        _put({"file": _active.get().box.attach(path), "to": folder})
 
 
 def _put(event: Event) -> None:
@@ -131,11 +136,6 @@ def _put(event: Event) -> None:
 def _now() -> int:
     """Milliseconds since 1970, MLflow's unit of time."""
     return time.time_ns() // 1_000_000
-
-
-def _put_files(files: Mapping[str, Path]) -> None:
-    for folder, path in files.items():
-        _put({"file": _active.get().box.attach(path), "to": folder})
 
 
 def _put_text(name: str, text: str, folder: str) -> None:
@@ -169,7 +169,7 @@ def _logging(about: Event, run_id: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _active_in_mlflow(run_id: str) -> Iterator[None]:
+def active_in_mlflow(run_id: str) -> Iterator[None]:
     """Make the run MLflow's active one, and restore its end time: its duration is that of the training."""
     client = mlflow.MlflowClient()
     end = client.get_run(run_id).info.end_time

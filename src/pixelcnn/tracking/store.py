@@ -92,9 +92,10 @@ def find_or_create(client: mlflow.MlflowClient, about: Event) -> str:
     """The id of the run with the tag `about["identity"]`, created where there is none, and ended if `about["over"]`."""
     _, experiment_id = _open(about["experiment"])
     tag, value = about["identity"]
-    for run in client.search_runs([experiment_id], f"tags.{tag} = '{value}'", max_results=1):
-        return run.info.run_id
-    run_id = client.create_run(experiment_id, about["time"], about["tags"]).info.run_id
+    with _creation_lock():
+        for run in client.search_runs([experiment_id], f"tags.{tag} = '{value}'", max_results=1):
+            return run.info.run_id
+        run_id = client.create_run(experiment_id, about["time"], about["tags"]).info.run_id
     if about["over"]:
         client.set_terminated(run_id, end_time=about["time"])
     return run_id
@@ -129,7 +130,7 @@ def _is_local() -> bool:
 
 
 def _creation_lock() -> contextlib.AbstractContextManager[Any]:
-    """A lock on opening the local store, since concurrent processes would all create the tables of a new file."""
+    """A lock on the local store, where two processes would both create the tables of a new file, or an unknown run."""
     return FileLock(f"{LOCAL_STORE}.lock") if _is_local() else contextlib.nullcontext()
 
 

@@ -1,0 +1,107 @@
+"""What a change makes stale: DVC is asked in a copy of the project whose stages all count as run."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from tests.conftest import DEMO
+
+ROOT = Path(__file__).parent.parent
+NEW = "a_new_one"
+
+# DVC 3.67 uses a deprecated function of pygtrie
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo with a placeholder for every output, which `dvc commit -f` has accepted."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(DEMO, folder / "params.yaml")
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with Repo(".") as repo:
+            for out in [out for stage in repo.index.stages for out in stage.outs]:
+                place_something(Path(out.fs_path))
+            repo.commit(force=True)
+    return folder
+
+
+def place_something(path: Path) -> None:
+    """A file, or for a name without ending a folder with a file."""
+    if not path.suffix:
+        path.mkdir(parents=True)
+        path = path / "content"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(path))
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def stale() -> set[str]:
+    """The stages that `dvc status` names, without the names of their entries."""
+    with Repo(".") as repo:
+        return {name.partition("@")[0] for name in repo.status()}
+
+
+def replace(path: str, old: str, new: str) -> None:
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new))
+
+
+def add_system() -> None:
+    folder = Path("src/pixelcnn/architectures")
+    shutil.copytree(folder / "pixelcnn", folder / NEW)
+
+
+def add_likelihood() -> None:
+    folder = Path("src/pixelcnn/likelihoods")
+    shutil.copytree(folder / "categorical", folder / NEW)
+
+
+def add_source() -> None:
+    folder = Path("src/pixelcnn/data/sources")
+    shutil.copy(folder / "digits.py", folder / f"{NEW}.py")
+
+
+def change_margin() -> None:
+    replace("src/pixelcnn/generation/grids.py", "margin = int(", "margin = 2 * int(")
+
+
+def change_columns() -> None:
+    replace("params.yaml", "sample: {per_class: 10", "sample: {per_class: 5")
+
+
+def change_scored_images() -> None:
+    replace("params.yaml", "num_train_images: 1000", "num_train_images: 500")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda: None, set()),
+        (add_system, set()),
+        (add_likelihood, set()),
+        (add_source, set()),
+        (change_margin, {"sample"}),
+        (change_columns, {"sample", "report"}),
+        (change_scored_images, {"evaluate"}),
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_a_change_makes_stale_what_it_decides_and_nothing_else(change: Callable[[], None], expected: set[str]) -> None:
+    change()
+    assert stale() == expected
