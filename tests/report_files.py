@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from pixelcnn import params as schema
-from pixelcnn.config import check, read_yaml
+from pixelcnn.config import read_yaml
 from tests.conftest import DEMO
 
 CIFAR, SAMPLE, DIGITS = "cifar", "imagenet-sample", "digits"
@@ -28,7 +28,7 @@ def params() -> schema.Params:
         | {"dataset": CIFAR, "description": "Gated | label", "model": run["model"] | {"condition": "label"}},
         SMALL: run | {"dataset": SAMPLE, "description": "Gated, small"},
     }
-    return check(schema.Params, content, "test")
+    return schema.parse(content, "test")
 
 
 def write_reports(reports: Path) -> None:

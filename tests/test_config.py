@@ -97,7 +97,7 @@ def test_a_fault_is_named(path: str, value: Any, message: str) -> None:
     changed = content()
     put(changed, path, value)
     with pytest.raises(ValueError, match=rf"(^|\n)params\.yaml: {message}"):
-        config.check(params.Params, changed, "params.yaml")
+        params.parse(changed, "params.yaml")
 
 
 def test_all_faults_are_named_at_once() -> None:
@@ -105,12 +105,78 @@ def test_all_faults_are_named_at_once() -> None:
     put(changed, f"{GATED}.train.steps", 0)
     put(changed, f"{GATED}.train.batch_size", 0)
     with pytest.raises(ValueError, match=r"steps: 0 (.|\n)*batch_size: 0 "):
-        config.check(params.Params, changed, "params.yaml")
+        params.parse(changed, "params.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_params_are_whole(path: Path) -> None:
     assert params.load(path).runs
+
+
+def shared_and_two_runs() -> dict[str, Any]:
+    """The demo's two Gated PixelCNNs, which take over all of `shared.train` and override the number of steps."""
+    changed = content()
+    changed["runs"] = {name: changed["runs"][name] for name in ("digits-gated", "digits-gated-label")}
+    return changed
+
+
+def test_a_run_takes_over_what_it_does_not_say_itself() -> None:
+    changed = shared_and_two_runs()
+    put(changed, "shared.train.learning_rate", 0.5)
+    put(changed, "shared.likelihood", {"num_mixtures": 7})
+    put(changed, f"{GATED}.train.weight_decay", 0.0)
+    for run in changed["runs"].values():
+        run["likelihood"] = {"name": "logistic_mixture"}
+    plain, label = params.parse(changed, "params.yaml").runs.values()
+    assert (plain.train.learning_rate, plain.train.weight_decay, plain.train.steps) == (0.5, 0.0, 600)
+    assert (label.train.learning_rate, label.train.weight_decay) == (0.5, 0.01)
+    assert plain.likelihood.model_dump() == {"name": "logistic_mixture", "num_mixtures": 7}
+
+
+def test_what_a_run_takes_over_is_as_if_it_stood_there() -> None:
+    changed = shared_and_two_runs()
+    written_out = shared_and_two_runs()
+    for run in written_out["runs"].values():
+        run["train"] = written_out["shared"]["train"] | run["train"]
+    written_out["shared"] = {}
+    assert params.parse(changed, "").runs == params.parse(written_out, "").runs
+
+
+SHARED: list[tuple[str, Any, list[str]]] = [  # a key's path, the value put there, and all lines of the message
+    ("shared.train.momentum", 0.9, ["shared.train.momentum: unknown key (value 0.9); is it misspelt?"]),
+    ("shared.train.batch_size", 0, ["shared.train.batch_size: 0 is refused: input should be greater than 0"]),
+    ("shared.train.warmup_steps", 800, ["shared.train.warmup_steps: 800 is not less than steps: 600"]),
+    ("shared.train.betas", MISSING, ["shared.train.betas: missing"]),
+    (f"{GATED}.train.steps", MISSING, [f"{GATED}.train.steps: missing"]),
+    (f"{GATED}.train", MISSING, [f"{GATED}.train: missing"]),
+    (
+        "shared.model", {"kernel_size": 5, "name": "pixelcnn"},
+        ["shared.model.name: write it in each run, where dvc.yaml reads it"],
+    ),
+    ("shared", MISSING, ["shared: missing"]),
+    ("shared", None, ["shared: None is refused: input should be a valid dictionary"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "lines"), SHARED)
+def test_a_fault_is_named_where_it_was_written(path: str, value: Any, lines: list[str]) -> None:
+    changed = shared_and_two_runs()
+    put(changed, path, value)
+    with pytest.raises(ValueError, match=r"params\.yaml: ") as error:
+        params.parse(changed, "params.yaml")
+    found = str(error.value).splitlines()
+    assert [line for line in found if "shared" in line or path.startswith("runs")] == [
+        f"params.yaml: {line}" for line in lines
+    ]
+
+
+def test_a_shared_key_that_does_not_suit_one_run_names_that_run() -> None:
+    changed = content()
+    put(changed, "shared.model", {"first_kernel_size": 5})
+    with pytest.raises(
+        ValueError, match=r"shared\.model\.first_kernel_size: unknown key .* \(in runs\.digits-squared-error\)$"
+    ):
+        params.parse(changed, "params.yaml")
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_its_params_are_refused_with_what_would_be_right(project: Path) -> None:
         params.load(project / "params.yaml")
     assert "runs.digits-plus.model.name: 'pixelcnn++' is called 'pixelcnnpp' now" in str(error.value)
     assert "evaluate.samples_per_class: is sample.per_class now" in str(error.value)
+    assert "params.yaml: shared: missing" in str(error.value)
 
 
 @pytest.mark.slow
@@ -94,7 +95,7 @@ def test_its_interrupted_training_begins_anew_and_says_so(project: Path, expecte
     for run in content["runs"].values():
         sections = migrated({"model": run["model"]}, "params.yaml")
         run |= {"model": sections["model"], "likelihood": sections["likelihood"]}
-    evaluate = content["evaluate"]
+    evaluate, content["shared"] = content["evaluate"], {}
     content["sample"] = {
         "per_class": evaluate.pop("samples_per_class"), "seed": 0, "temperature": evaluate.pop("temperature"),
     }  # fmt: skip

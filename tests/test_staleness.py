@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from pixelcnn import params
 from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent
@@ -51,9 +52,13 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def stale() -> set[str]:
-    """The stages that `dvc status` names, without the names of their entries."""
+    """The stages that `dvc status` names."""
     with Repo(".") as repo:
-        return {name.partition("@")[0] for name in repo.status()}
+        return set(repo.status())
+
+
+def of_all_runs(stage: str) -> set[str]:
+    return {f"{stage}@{run}" for run in params.load(DEMO).runs}
 
 
 def replace(path: str, old: str, new: str) -> None:
@@ -89,6 +94,23 @@ def change_scored_images() -> None:
     replace("params.yaml", "num_train_images: 1000", "num_train_images: 500")
 
 
+def change_shared_value() -> None:
+    replace("params.yaml", "learning_rate: 0.003", "learning_rate: 0.002")
+
+
+def override_in_a_run() -> None:
+    replace(
+        "params.yaml", "likelihood: {name: categorical}\n    train: {steps: 600}\n\n  digits-gated-label", OVERRIDDEN
+    )
+
+
+def change_description() -> None:
+    replace("params.yaml", "Gated PixelCNN, class-conditional", "Gated PixelCNN given a class")
+
+
+OVERRIDDEN = "likelihood: {name: categorical}\n    train: {steps: 600, learning_rate: 0.002}\n\n  digits-gated-label"
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -96,9 +118,12 @@ def change_scored_images() -> None:
         (add_system, set()),
         (add_likelihood, set()),
         (add_source, set()),
-        (change_margin, {"sample"}),
-        (change_columns, {"sample", "report"}),
-        (change_scored_images, {"evaluate"}),
+        (change_margin, of_all_runs("sample")),
+        (change_columns, of_all_runs("sample") | {"report"}),
+        (change_scored_images, of_all_runs("evaluate")),
+        (change_shared_value, of_all_runs("train") | {"report"}),
+        (override_in_a_run, {"train@digits-gated", "report"}),
+        (change_description, {"report"}),
     ],
 )
 @pytest.mark.usefixtures("project")

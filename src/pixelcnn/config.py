@@ -4,6 +4,7 @@ Sections are frozen, strict and without defaults: a default here would be a valu
 value stands in params.yaml. No torch here, so that a command that only reads params.yaml starts at once.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -130,13 +131,18 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def check(schema: type[T], content: Any, where: str) -> T:
-    """`content` as a `schema`. Raises ValueError with a line per fault: the key's path, the value, what is right."""
+def check(
+    schema: type[T], content: Any, where: str, as_written: Callable[[list[str]], list[str]] = lambda faults: faults
+) -> T:
+    """`content` as a `schema`. Raises ValueError with a line per fault: the key's path, the value, what is right.
+
+    as_written: from faults "KEY: what is wrong" to those that are reported, where `content` is not the file's.
+    """
     try:
         return schema.model_validate(content)
     except ValidationError as error:
         faults = [_fault(_path(e["loc"], content), e["msg"], e["type"], e["input"]) for e in error.errors()]
-        raise ValueError("\n".join(f"{where}: {fault}" for fault in faults)) from None
+        raise ValueError("\n".join(f"{where}: {fault}" for fault in as_written(faults))) from None
 
 
 def quoted(value: Any) -> str:

@@ -1,9 +1,15 @@
-"""The schema of params.yaml: the union of all sections. A stage reads what dvc.yaml names under its `params`."""
+"""The schema of params.yaml: the union of all sections. A stage reads what dvc.yaml names under its `params`.
+
+What runs have in common stands once, under `shared`; a run holds what differs, and `load` puts the two together:
+
+    shared: {train: {learning_rate: 0.003, ...}}
+    runs: {mine: {train: {steps: 600}, ...}, another: {train: {steps: 600, learning_rate: 0.001}, ...}}
+"""
 
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -132,10 +138,11 @@ class Promotion(Section):
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml, each run with what it takes over from `shared`."""
 
     datasets: dict[Name, Dataset]
     embeddings: dict[Name, Embeddings]  # each a data set too: the images of another, with an embedding each
+    shared: dict[Literal["model", "likelihood", "train"], dict[str, Any]]  # checked in the runs that take it over
     runs: dict[Name, Run]
     train: TrainProcess
     evaluate: Evaluate
@@ -158,6 +165,14 @@ class Params(Section):
         if name not in self.runs:
             raise ValueError(f"params.yaml: runs.{name}: missing; its runs are {', '.join(self.runs)}")
         return self.runs[name]
+
+    @model_validator(mode="after")
+    def names_stand_in_the_runs(self) -> "Params":
+        """`shared` names no architecture and no likelihood: the templates of dvc.yaml read those of the run itself."""
+        for section, values in self.shared.items():
+            if "name" in values:
+                raise ValueError(f"shared.{section}.name: write it in each run, where dvc.yaml reads it")
+        return self
 
     @model_validator(mode="after")
     def names_are_known(self) -> "Params":
@@ -183,4 +198,64 @@ def load(path: Path) -> Params:
     Raises ValueError with a line for each unknown, missing or mistyped key: its full path, what stands there and what
     was expected.
     """
-    return check(Params, read_yaml(path), str(path))
+    return parse(read_yaml(path), str(path))
+
+
+def parse(content: Any, where: str) -> Params:
+    """The checked content of a params.yaml that has been read from `where`. Raises ValueError as `load`."""
+    return check(Params, _complete(content), where, lambda faults: _as_written(faults, content))
+
+
+def _complete(content: Any) -> Any:
+    """`content` in which each run has what it takes over from `shared`."""
+    if not isinstance(content, dict):
+        return content
+    shared, runs = content.get("shared"), content.get("runs")
+    if not isinstance(shared, dict) or not isinstance(runs, dict):
+        return content
+    return content | {"runs": {name: _overlay(shared, run, only=run) for name, run in runs.items()}}
+
+
+def _overlay(base: Any, top: Any, only: Any = None) -> Any:
+    """`top` over `base`, mapping by mapping; of the keys that `base` alone has those in `only`, by default all."""
+    if not isinstance(base, dict) or not isinstance(top, dict):
+        return top
+    kept = {key: value for key, value in base.items() if only is None or key in only}
+    return kept | {key: _overlay(base[key], value) if key in base else value for key, value in top.items()}
+
+
+def _as_written(faults: list[str], content: Any) -> list[str]:
+    """The faults of complete runs, where they stand in the file: one of `shared` is one fault, not one of each run.
+
+    A key that no run has is one fault too: it is missing under `shared`.
+    """
+    found: dict[str, list[str]] = {}  # the runs' faults by the fault that explains them
+    for fault in faults:
+        found.setdefault(_in_shared(fault, content) or fault, []).append(fault)
+    written = []
+    for fault, of_runs in found.items():
+        if fault in of_runs or len(of_runs) == len(content["runs"]) > 1:
+            written.append(fault)
+        elif fault.endswith(": missing"):
+            written += of_runs
+        else:
+            written.append(f"{fault} (in {', '.join('.'.join(each.split('.')[:2]) for each in of_runs)})")
+    return written
+
+
+def _in_shared(fault: str, content: Any) -> str | None:
+    """A run's fault as one of `shared`, if the run has the value from there or lacks it as `shared` does."""
+    key, _, what = fault.partition(": ")
+    match key.split("."):
+        case ["runs", run, section, first, *rest]:
+            shared, own = _mapping(content, "shared", section), _mapping(content, "runs", run, section)
+            if shared and first not in own and (first in shared or what == "missing"):
+                return f"{'.'.join(['shared', section, first, *rest])}: {what}"
+    return None
+
+
+def _mapping(content: Any, *keys: str) -> dict[str, Any]:
+    """The mapping under these keys; {} where there is none."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
