@@ -21,6 +21,7 @@ class Policy(Section):
     retry_after: float = 0.0  # seconds before the first retry; doubled for each further one
     minutes: float | None = None  # time limit; a training ends with a checkpoint
     slot: bool = False  # needs one of the machine's slots: a GPU, or all of the CPU (locks.slot)
+    constant: bool = False  # its outs are the same bytes whenever it succeeds
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Stage:
 def stale(targets: Sequence[str], folder: Path) -> list[Stage]:
     """The stages that `dvc repro TARGETS` in `folder` would run, each after those that it depends on.
 
-    Pessimistic: a stage that depends on a stale one counts as stale; DVC skips it if its deps turn out unchanged.
-    Raises ValueError for an unknown target, and for whatever DVC refuses.
+    Pessimistic: a stage that depends on a stale one counts as stale; DVC skips it if its deps turn out unchanged. After a
+    stage whose outs are constant nothing counts as stale for that, but what is stale waits for it. Raises ValueError for
+    an unknown target, and for whatever DVC refuses.
     """
     with _repo(folder) as repo:
         graph = repo.index.graph
@@ -46,10 +48,13 @@ def stale(targets: Sequence[str], folder: Path) -> list[Stage]:
         order = ancestry(repo, targets)
         changes = repo.status(targets=[stage.addressing for stage in order])
         for stage in order:
-            needs = [s.name for s in found if s.name in [dep.name for dep in graph.successors(stage)]]
+            direct = {dep.name for dep in graph.successors(stage)}
+            before = {dep.name for dep in nx.descendants(graph, stage)}
+            causes = [s.name for s in found if s.name in direct and not s.policy.constant]
+            needs = [s.name for s in found if s.name in direct or (s.policy.constant and s.name in before)]
             change = changes.get(stage.addressing)
-            if change or needs:
-                why = describe(change) if change else f"after {', '.join(needs)}"
+            if change or causes:
+                why = describe(change) if change else f"after {', '.join(causes)}"
                 found.append(Stage(stage.name, tuple(needs), why, _policy(stage), _outs(stage)))
         return found
 

@@ -154,7 +154,7 @@ def test_what_is_found_by_name_is_a_dependency_by_name(package: str) -> None:
     assert users == (
         {"download", "preprocess", "baseline"} if "sources" in package else {"train", "evaluate", "sample"}
     )
-    for stage in STAGES:
+    for stage in set(STAGES) - {"check"}:  # which looks at the names of all, and makes nothing stale
         assert folder not in code(stage)
         assert all(BY_NAME[package] in dep for dep in code(stage) if dep.startswith(f"{folder}/${{"))
 

@@ -8,9 +8,9 @@ import pytest
 from dvc.repo import Repo
 
 from pixelcnn import params
+from tests import finished_project
 from tests.conftest import DEMO
 
-ROOT = Path(__file__).parent.parent
 NEW = "a_new_one"
 
 # DVC 3.67 uses a deprecated function of pygtrie
@@ -19,29 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarni
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo with a placeholder for every output, which `dvc commit -f` has accepted."""
     folder = tmp_path_factory.mktemp("finished")
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    shutil.copy(DEMO, folder / "params.yaml")
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        with Repo(".") as repo:
-            for out in [out for stage in repo.index.stages for out in stage.outs]:
-                place_something(Path(out.fs_path))
-            repo.commit(force=True)
+    finished_project.make(folder)
     return folder
-
-
-def place_something(path: Path) -> None:
-    """A file, or for a name without ending a folder with a file."""
-    if not path.suffix:
-        path.mkdir(parents=True)
-        path = path / "content"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(str(path))
 
 
 @pytest.fixture
@@ -115,15 +95,15 @@ OVERRIDDEN = "likelihood: {name: categorical}\n    train: {steps: 600, learning_
     ("change", "expected"),
     [
         (lambda: None, set()),
-        (add_system, set()),
-        (add_likelihood, set()),
-        (add_source, set()),
+        (add_system, {"check"}),
+        (add_likelihood, {"check"}),
+        (add_source, {"check"}),
         (change_margin, of_all_runs("sample")),
-        (change_columns, of_all_runs("sample") | {"report"}),
-        (change_scored_images, of_all_runs("evaluate")),
-        (change_shared_value, of_all_runs("train") | {"report"}),
-        (override_in_a_run, {"train@digits-gated", "report"}),
-        (change_description, {"report"}),
+        (change_columns, {"check", "report"} | of_all_runs("sample")),
+        (change_scored_images, {"check"} | of_all_runs("evaluate")),
+        (change_shared_value, {"check", "report"} | of_all_runs("train")),
+        (override_in_a_run, {"check", "report", "train@digits-gated"}),
+        (change_description, {"check", "report"}),
     ],
 )
 @pytest.mark.usefixtures("project")

@@ -1,0 +1,19 @@
+"""Check params.yaml as a whole, so that a mistake in it is reported before anything is downloaded or trained.
+
+python -m pixelcnn.stages.check --out reports/check/params.txt
+
+The output never changes, so that what comes after this stage does not become stale with it.
+"""
+
+from pixelcnn import files
+from pixelcnn.stages import parse, parser, read_params, run
+
+
+def main() -> None:
+    args = parse(parser(__doc__, None, out="text file to write"))
+    read_params()
+    files.write_text(args.out, "params.yaml is valid.\n")
+
+
+if __name__ == "__main__":
+    run(main)
