@@ -38,9 +38,9 @@ class Stage:
 def stale(targets: Sequence[str], folder: Path) -> list[Stage]:
     """The stages that `dvc repro TARGETS` in `folder` would run, each after those that it depends on.
 
-    Pessimistic: a stage that depends on a stale one counts as stale; DVC skips it if its deps turn out unchanged. After a
-    stage whose outs are constant nothing counts as stale for that, but what is stale waits for it. Raises ValueError for
-    an unknown target, and for whatever DVC refuses.
+    Pessimistic: a stage that depends on a stale one counts as stale; DVC skips it if its deps turn out unchanged. Only
+    after a stage whose outs are constant it does not, and what is stale waits for that stage. Raises ValueError for an
+    unknown target, and for whatever DVC refuses.
     """
     with _repo(folder) as repo:
         graph = repo.index.graph

@@ -80,6 +80,9 @@ def _show_decisions(stages: Sequence[graph.Stage]) -> None:
         kind, _, name = stage.name.partition("@")
         for path in [out for out in stage.outs if kind == REGISTER and out.exists()]:
             report = RegisterReport.read(path, f"run `dvc repro --force {stage.name}`")
+            if not report.registered:
+                get_run_logger().info("%s: not registered: %s", name, report.reason)
+                continue
             text = decision(report, name)
             create_markdown_artifact(text, key=f"decision-{name}", description=f"whether {name} became champion")
             get_run_logger().info("%s: %s: %s", name, report.decision, report.reason)

@@ -24,7 +24,7 @@ from tests.test_datasets import card
 
 with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
     warnings.simplefilter("ignore")
-    import pixelcnn.tracking.registry
+    from pixelcnn.stages import register
 
 ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
@@ -122,6 +122,28 @@ def test_a_packed_run_is_loaded_and_registered_in_another_project(
         assert "noise version 1 (champion): the first version of noise" in capsys.readouterr().out
     main(["models", "show", "noise"])
     assert "| test | 2.5000 | 0.1250 | 3 |" in capsys.readouterr().out
+
+
+def test_an_experiment_registers_nothing_until_it_is_asked_to(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = project / "reports" / "register" / f"{RUN}.json"
+    monkeypatch.setenv("DVC_EXP_NAME", "flaky-bird")
+    monkeypatch.setattr(
+        "sys.argv", ["register", RUN, "--model", f"models/{RUN}", "--reports", "reports", "--out", str(report)]
+    )
+    register.main()
+    content = json.loads(report.read_text())
+    assert content["registered"] is False
+    assert f"`dvc exp apply flaky-bird`, `pixelcnn models register models/{RUN}` registers it" in content["reason"]
+    assert not Path("mlflow.db").exists()
+    monkeypatch.delenv("DVC_EXP_NAME")
+    main(["models", "register", f"models/{RUN}"])
+    asked = report.read_text()
+    assert "noise version 1 (champion): the first version of noise" in capsys.readouterr().out
+    assert json.loads(asked)["registered"] is True
+    register.main()  # as `dvc repro` does, since the report has changed
+    assert report.read_text() == asked
 
 
 @pytest.mark.parametrize(

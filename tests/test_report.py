@@ -127,3 +127,10 @@ def test_a_missing_picture_or_curve_is_named_with_the_stage_that_makes_it(report
     (reports / file).unlink()
     with pytest.raises(ValueError, match=f"{file}: no such file; run `dvc repro {stage}`"):
         write(reports, report_files.params(), reports / "report")
+
+
+def test_page_and_tables_say_that_an_experiment_has_made_them(reports: Path) -> None:
+    write(reports, report_files.params(), reports / "report", "flaky-bird")
+    for file in ("index.html", f"nll-{CIFAR}.md"):
+        text = (reports / "report" / file).read_text()
+        assert text.count("Made by the DVC experiment flaky-bird. Experiments register no model") == 1

@@ -240,6 +240,16 @@ def test_the_summary_fits_a_terminal_and_names_samples_and_page(reports: Path) -
     assert "index.html (missing; run `dvc repro report`)" in text
 
 
+def test_the_summary_names_runs_whose_models_are_not_registered(reports: Path) -> None:
+    assert "Not registered" not in results.summary(reports, report_files.params())
+    entry = {"name": CIFAR, "weights_sha256": "cafe", "reason": "because"}
+    report_files.write_json(reports / f"register/{GATED}.json", entry | {"registered": False})
+    report_files.write_json(
+        reports / f"register/{SMALL}.json", entry | {"version": 1, "aliases": [], "uri": "models:/x/1"}
+    )
+    assert f"\n\nNot registered\n  {GATED}: because\n\n" in results.summary(reports, report_files.params())
+
+
 def test_decimals_of_published_and_measured_numbers_are_aligned(reports: Path) -> None:
     lines = results.summary(reports, report_files.params()).splitlines()
     published_line = next(line for line in lines if "Row LSTM" in line)

@@ -92,6 +92,14 @@ def test_a_run_has_flat_params_a_dataset_training_curves_and_the_environment(her
     assert not list(here.glob("mlruns/_unsent/*"))
 
 
+def test_a_training_by_an_experiment_has_its_name_and_a_tag() -> None:
+    with tracking.training_run("a-run", "", PARAMS, data(), None, "flaky-bird"):
+        pass
+    (run,) = runs()
+    assert run.info.run_name == "a-run, flaky-bird"
+    assert run.data.tags["dvc_experiment"] == "flaky-bird"
+
+
 def test_measurements_are_added_to_the_run_of_the_weights(here: Path) -> None:
     (here / "samples.png").write_bytes(b"png")
     with tracking.training_run("a-run", "", PARAMS, data(), None):

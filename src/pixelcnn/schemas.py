@@ -80,14 +80,18 @@ class TrainReport(Report):
 
 
 class RegisterReport(Report):
-    """reports/register/RUN.json: the version of a registered model, and the decision about its alias."""
+    """reports/register/RUN.json: the version of a registered model, and the decision about its alias.
 
+    Not registered: why, under `reason`, and no version.
+    """
+
+    registered: bool = True
     name: str
-    version: int
-    aliases: list[str]
+    version: int | None = None
+    aliases: list[str] = []
     weights_sha256: str
-    uri: str
-    decision: str
+    uri: str = ""
+    decision: str = ""
     reason: str
     compared_with: int | None = None
 

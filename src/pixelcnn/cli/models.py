@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     pack = actions.add_parser("pack", help="a finished run of this project as a folder, to be registered elsewhere")
     pack.add_argument("entry", metavar="RUN", help="a finished entry of params.yaml's runs")
     pack.add_argument("-o", "--out", type=Path, required=True, help="a new folder")
-    register = actions.add_parser("register", help="a folder that `pack` made, or a model that comes with pixelcnn")
-    register.add_argument("model", metavar="FOLDER", help=f"a folder that `pack` made, or {_bundled()}")
+    register = actions.add_parser("register", help="a folder that `pack` made, a run, or a model that is bundled")
+    register.add_argument("model", metavar="FOLDER", help=f"a folder that `pack` made, models/RUN, or {_bundled()}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -112,11 +112,14 @@ def _pack(run: str, out: Path) -> None:
 def _register(model: str) -> None:
     from pixelcnn import checkpoint
     from pixelcnn.tracking import registry, runs
-    from pixelcnn.tracking.model_package import unpack
+    from pixelcnn.tracking.model_package import of_run, unpack
 
-    promotion = params.load(Path("params.yaml")).promotion
-    package = unpack(pretrained.find(model))
-    report = registry.register(package, promotion.min_gain, promotion.confidence)
+    known, folder, reports = params.load(Path("params.yaml")), pretrained.find(model), Path("reports")
+    is_run = folder.resolve().parent == Path("models").resolve() and folder.name in known.runs
+    package = of_run(folder.name, known, folder, reports) if is_run else unpack(folder)
+    report = registry.register(package, known.promotion.min_gain, known.promotion.confidence)
+    if is_run:
+        report.write(reports / "register" / f"{folder.name}.json")  # as the stage register does
     data = checkpoint.read_config(package.folder).data
     with runs.run_of_weights(data.dataset, report.weights_sha256, package.run):
         runs.measured(package.scores.model_dump())

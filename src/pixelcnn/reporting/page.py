@@ -17,27 +17,29 @@ from pixelcnn.reporting.tables import COLUMNS, GIVEN, Table, cells, frame, markd
 from pixelcnn.schemas import EvaluateReport, TrainReport
 
 PALETTE = ("#c2572b", "#2f7fb8", "#5a9a3c", "#9a62b5", "#c79a1b", "#3aa394")  # legible on paper and on black
+EXPERIMENT = "Made by the DVC experiment {}. Experiments register no model; `pixelcnn models register models/RUN` does."
 INKS = {"light": "#3a3833", "dark": "#c9c5bb"}
 
 
-def write(reports: Path, params: Params, out: Path) -> None:
+def write(reports: Path, params: Params, out: Path, experiment: str = "") -> None:
     """Write nll-DATASET.md, nll-DATASET.csv and curves-DATASET.png of each data set, and index.html, into `out`.
 
+    experiment: the name of the DVC experiment that has made these results, if one has; page and tables say so.
     Raises ValueError naming a file that is missing or damaged under `reports` and the stage that makes it.
     """
-    sections = []
+    sections, note = [], EXPERIMENT.format(experiment) if experiment else ""
     for table in tables(reports, params):
-        files.write_text(out / f"nll-{table.name}.md", markdown(table))
+        files.write_text(out / f"nll-{table.name}.md", markdown(table, note))
         files.write_text(out / f"nll-{table.name}.csv", frame(table).to_csv(index=False))
         curves = _curves(reports, params, table.name)
         if curves:
             files.write_bytes(out / f"curves-{table.name}.png", curves["light"])
         sections.append(_section(reports, params, table, curves))
-    files.write_text(out / "index.html", page(sections))
+    files.write_text(out / "index.html", page(sections, note))
 
 
-def page(sections: list[dict[str, Any]]) -> str:
-    """The HTML page with these data sets' sections: no scripts, no external resources."""
+def page(sections: list[dict[str, Any]], note: str) -> str:
+    """The HTML page with these data sets' sections, under a note: no scripts, no external resources."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pixelcnn.reporting"),
         autoescape=True,
@@ -45,7 +47,7 @@ def page(sections: list[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(sections=sections, columns=COLUMNS, given=GIVEN)
+    return environment.get_template("report.html.j2").render(sections=sections, columns=COLUMNS, given=GIVEN, note=note)
 
 
 def _section(reports: Path, params: Params, table: Table, curves: dict[str, bytes]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TypeVar
 from pixelcnn import files
 from pixelcnn.config import check
 from pixelcnn.data.dataset import DatasetInfo
-from pixelcnn.schemas import BaselineReport, EvaluateReport, Report, TrainReport
+from pixelcnn.schemas import BaselineReport, EvaluateReport, RegisterReport, Report, TrainReport
 
 R = TypeVar("R", bound=Report)
 
@@ -30,6 +30,12 @@ def read_train(reports: Path, name: str) -> TrainReport:
 def read_evaluate(reports: Path, name: str) -> EvaluateReport:
     """A run's scores by split, from reports/evaluate/NAME.json."""
     return _read(EvaluateReport, reports, "evaluate", name)
+
+
+def read_register(reports: Path, name: str) -> RegisterReport | None:
+    """What became of a run's model in the registry, from reports/register/NAME.json; None before that."""
+    there = (reports / "register" / f"{name}.json").is_file()
+    return _read(RegisterReport, reports, "register", name) if there else None
 
 
 def _read(schema: type[R], reports: Path, stage: str, name: str) -> R:

@@ -17,7 +17,15 @@ from pixelcnn.config import Given
 from pixelcnn.data.dataset import DatasetInfo
 from pixelcnn.params import Params, Run
 from pixelcnn.reporting.published import PublishedRow, published
-from pixelcnn.reporting.reports import cost, read_baseline, read_evaluate, read_preprocess, read_train, si
+from pixelcnn.reporting.reports import (
+    cost,
+    read_baseline,
+    read_evaluate,
+    read_preprocess,
+    read_register,
+    read_train,
+    si,
+)
 from pixelcnn.schemas import BaselineReport, Measured
 
 if TYPE_CHECKING:
@@ -188,9 +196,12 @@ def frame(table: Table) -> "pd.DataFrame":
     return pd.DataFrame(table.rows).astype({"num_images": "Int64", "parameters": "Int64"})
 
 
-def markdown(table: Table) -> str:
-    """The table in Markdown, our rows in bold, notes after the sources; what is not comparable in a second table."""
-    parts = [f"# {table.info.title}", table.remark, _pipes([row for row in table.rows if not row.given])]
+def markdown(table: Table, note: str = "") -> str:
+    """The table in Markdown, our rows in bold, their notes after the sources; what is not comparable in a second table.
+
+    note: on all results, below the title.
+    """
+    parts = [f"# {table.info.title}", note, table.remark, _pipes([row for row in table.rows if not row.given])]
     if given := [row for row in table.rows if row.given]:
         parts += [f"{GIVEN}:", _pipes(given)]
     return "\n\n".join(filter(None, [*parts, FOOTNOTE])) + "\n"
@@ -209,11 +220,19 @@ def _pipes(rows: list[Row]) -> str:
 
 
 def summary(reports: Path, params: Params) -> str:
-    """The tables for a terminal of 100 columns, then the paths of the sample grids and the page."""
+    """The tables for a terminal of 100 columns, runs that are not registered, the paths of the grids and the page."""
     parts = [_terminal(table) for table in tables(reports, params)]
     grids = [_place(reports / "sample" / f"{name}.png", f"sample@{name}") for name in params.runs]
     page = _place(reports / "report" / "index.html", "report")
+    if unregistered := [f"  {name}: {reason}" for name, reason in _unregistered(reports, params).items()]:
+        parts.append("\n".join(["Not registered", *unregistered]))
     return "\n\n".join([*parts, "\n".join(["Samples", *grids]), f"Page\n{page}"])
+
+
+def _unregistered(reports: Path, params: Params) -> dict[str, str]:
+    """Why the stage register has registered no model of a run, by run; without the runs that it has not come to."""
+    found = {name: read_register(reports, name) for name in params.runs}
+    return {name: report.reason for name, report in found.items() if report is not None and not report.registered}
 
 
 def _place(path: Path, stage: str) -> str:

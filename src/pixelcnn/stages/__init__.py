@@ -60,6 +60,11 @@ def read_params() -> Params:
     return load(PARAMS)
 
 
+def experiment() -> str:
+    """The name of the experiment whose stage this is (`dvc exp run`); "" under `dvc repro` and by hand."""
+    return os.environ.get("DVC_EXP_NAME", "")
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`. What a user can mend is one message on stderr and exit code 2, without a traceback."""
     try:

@@ -2,12 +2,14 @@
 
 python -m pixelcnn.stages.register RUN --model models/RUN --reports reports --out reports/register/RUN.json
 
-Running it again with the same weights adds no version and repeats the first decision.
+Running it again with the same weights adds no version and repeats the first decision. A DVC experiment registers
+nothing: of many trials, compared on one test split, some would become champion by luck.
 """
 
-from pixelcnn import stages
+from pixelcnn import checkpoint, stages
+from pixelcnn.schemas import RegisterReport
 from pixelcnn.tracking import registry
-from pixelcnn.tracking.model_package import of_run
+from pixelcnn.tracking.model_package import ModelPackage, of_run
 
 
 def main() -> None:
@@ -19,10 +21,25 @@ def main() -> None:
     )
     params = stages.read_params()
     package = of_run(args.name, params, args.model, args.reports)
-    report = registry.register(package, params.promotion.min_gain, params.promotion.confidence)
+    if stages.experiment():
+        report = _not_registered(package, stages.experiment())
+        print(f"{args.name}: not registered: {report.reason}")
+    else:
+        report = registry.register(package, params.promotion.min_gain, params.promotion.confidence)
+        aliases = ", ".join(report.aliases) or "no alias"
+        print(f"{args.name}: {report.name} version {report.version} ({aliases}): {report.reason}")
     report.write(args.out)
-    aliases = ", ".join(report.aliases) or "no alias"
-    print(f"{args.name}: {report.name} version {report.version} ({aliases}): {report.reason}")
+
+
+def _not_registered(package: ModelPackage, experiment: str) -> RegisterReport:
+    described = checkpoint.read_config(package.folder)
+    reason = (
+        f"the experiment {experiment} registers nothing; after `dvc exp apply {experiment}`, "
+        f"`pixelcnn models register {package.folder}` registers it"
+    )
+    return RegisterReport(
+        registered=False, name=described.registered_name, weights_sha256=described.weights_sha256, reason=reason
+    )
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _tracked(name: str, run: Run, info: DatasetInfo, fit: Fit) -> Iterator[Logge
         yield logger
         return
     searchable = setup.what_decides_the_weights(run)
-    with runs.training_run(name, run.description, searchable, info, fit.logger_state) as run_id:
+    with runs.training_run(name, run.description, searchable, info, fit.logger_state, stages.experiment()) as run_id:
         fit.logger_state = fit.world.all_gather(run_id)[0]
         yield logger
 

@@ -36,7 +36,7 @@ from pixelcnn.files import sha256_of
 from pixelcnn.tracking.outbox import DeliveryThread, Event, Outbox
 from pixelcnn.tracking.store import UNSENT, Delivery, address, answering, connect, find_or_create, send_unsent
 
-TRAINING_TAG, WEIGHTS_TAG = "training", "weights_sha256"
+TRAINING_TAG, WEIGHTS_TAG, EXPERIMENT_TAG = "training", "weights_sha256", "dvc_experiment"
 SYSTEM_METRICS_INTERVAL = 10.0  # seconds
 
 
@@ -53,16 +53,18 @@ _active: ContextVar[_Active] = ContextVar("the active run")
 
 @contextlib.contextmanager
 def training_run(
-    name: str, description: str, params: Mapping[str, Any], info: DatasetInfo, run_id: str | None
+    name: str, description: str, params: Mapping[str, Any], info: DatasetInfo, run_id: str | None, experiment: str = ""
 ) -> Iterator[str]:
     """The run of a training: a new one where `run_id` is None, else the one that an earlier start yielded.
 
+    experiment: the name of the DVC experiment that trains, if one does: it stands in the run's name, and in a tag.
     Yields the `run_id` of a later start. The run's status ends as FINISHED, as KILLED after a signal (SystemExit), as
     FAILED after any other exception. Raises nothing where the store does not answer, and ends a minute later at most.
     """
     training = run_id or uuid.uuid4().hex
-    about = _about(info.dataset, TRAINING_TAG, training, name)
+    about = _about(info.dataset, TRAINING_TAG, training, f"{name}, {experiment}" if experiment else name)
     about["tags"] |= {"mlflow.note.content": description} | provenance()
+    about["tags"] |= {EXPERIMENT_TAG: experiment} if experiment else {}
     with _logging(about):
         _put({"status": "RUNNING"})
         _put({"params": {key: str(value) for key, value in flatten(params).items()}})
