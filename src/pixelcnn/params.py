@@ -207,21 +207,29 @@ def parse(content: Any, where: str) -> Params:
 
 
 def _complete(content: Any) -> Any:
-    """`content` in which each run has what it takes over from `shared`."""
+    """`content` in which each run has what it takes over from `shared`; what is no mapping is left to the schema."""
     if not isinstance(content, dict):
         return content
     shared, runs = content.get("shared"), content.get("runs")
     if not isinstance(shared, dict) or not isinstance(runs, dict):
         return content
-    return content | {"runs": {name: _overlay(shared, run, only=run) for name, run in runs.items()}}
+    return content | {"runs": {name: _taking_over(shared, run) for name, run in runs.items()}}
 
 
-def _overlay(base: Any, top: Any, only: Any = None) -> Any:
-    """`top` over `base`, mapping by mapping; of the keys that `base` alone has those in `only`, by default all."""
+def _taking_over(shared: dict[str, Any], run: Any) -> Any:
+    """A run whose sections have what `shared` says beside what it says itself. A section that it lacks stays missing:
+    dvc.yaml reads each section of the run, so it has to be there, if only as {}.
+    """
+    if not isinstance(run, dict):
+        return run
+    return {section: _overlay(shared.get(section), value) for section, value in run.items()}
+
+
+def _overlay(base: Any, top: Any) -> Any:
+    """`top` over `base`, mapping by mapping."""
     if not isinstance(base, dict) or not isinstance(top, dict):
         return top
-    kept = {key: value for key, value in base.items() if only is None or key in only}
-    return kept | {key: _overlay(base[key], value) if key in base else value for key, value in top.items()}
+    return base | {key: _overlay(base.get(key), value) for key, value in top.items()}
 
 
 def _as_written(faults: list[str], content: Any) -> list[str]:
