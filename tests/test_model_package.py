@@ -17,6 +17,7 @@ from pixelcnn import checkpoint, params
 from pixelcnn.cli import main
 from pixelcnn.config import check
 from pixelcnn.data.config import Preprocess
+from pixelcnn.generation.grids import save_grid
 from pixelcnn.tracking import model_package
 from tests.conftest import DEMO, Build
 from tests.report_files import write_json
@@ -26,7 +27,6 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
     warnings.simplefilter("ignore")
     from pixelcnn.stages import register
 
-ROOT = Path(__file__).parent.parent
 RUN = "digits-gated"
 SPLITS = ("test", "validation", "train")
 SCORES = {split: {"bits_per_dim": 2.5, "standard_error": 0.125, "num_images": 3} for split in SPLITS}
@@ -60,8 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build)
     write_json(Path(f"reports/train/{RUN}.json"), TRAIN)
     write_json(Path(f"reports/evaluate/{RUN}.json"), SCORES)
     Path(f"reports/train/{RUN}.csv").write_text("step\n1\n")
-    Path("reports/sample").mkdir()
-    Path(f"reports/sample/{RUN}.png").write_bytes((ROOT / "docs/digits-label-samples.png").read_bytes())
+    drawn(sha256)
     names = [split for split in SPLITS for _ in range(3)]
     rows = {"split": names, "image": [0, 1, 2] * 3, "bits_per_dim": [2.0, 2.5, 3.0] * 3}
     measured(rows, sha256)
@@ -73,6 +72,12 @@ def measured(rows: dict[str, Any], sha256: str) -> None:
     table = pd.DataFrame(rows)
     table.attrs = {"weights_sha256": sha256}
     table.to_parquet(f"reports/evaluate/{RUN}.parquet")
+
+
+def drawn(sha256: str) -> None:
+    """Write a sample grid, as the stage sample does."""
+    zeros = torch.zeros(2, 1, 5, 8, dtype=torch.uint8)
+    save_grid(Path(f"reports/sample/{RUN}.png"), zeros, 2, 4, weights_sha256=sha256)
 
 
 def packed() -> Path:
@@ -190,6 +195,17 @@ def test_a_model_that_was_trained_again_after_its_evaluation_is_not_packed(
     with pytest.raises(SystemExit):
         packed()
     assert "measured with other weights than the model's" in capsys.readouterr().err
+    assert not Path("packed").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_model_that_was_trained_again_after_its_samples_were_drawn_is_not_packed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drawn("0" * 64)
+    with pytest.raises(SystemExit):
+        packed()
+    assert f"drawn with other weights than the model's; run `dvc repro sample@{RUN}`" in capsys.readouterr().err
     assert not Path("packed").exists()
 
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from pixelcnn.data.image_files import greys
 
 SHORTEST_WIDTH = 640  # pixels; grids of small images are enlarged by a whole factor to about this width or more
+WEIGHTS = "weights_sha256"  # the key of a PNG's text
 TEXT_SIZE = 16  # points of the rows' names
 
 
@@ -45,7 +47,18 @@ def _with_names(picture: Image.Image, names: Sequence[str]) -> Image.Image:
     return page
 
 
-def save_grid(path: Path, images: Tensor, columns: int, levels: int, row_names: Sequence[str] = ()) -> None:
-    """Write `grid(images, columns, levels, row_names)` as a PNG file."""
+def save_grid(
+    path: Path, images: Tensor, columns: int, levels: int, row_names: Sequence[str] = (), weights_sha256: str = ""
+) -> None:
+    """Write `grid(images, columns, levels, row_names)` as a PNG file, with the identity of the model that drew it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid(images, columns, levels, row_names).save(path, format="PNG")
+    text = PngInfo()
+    if weights_sha256:
+        text.add_text(WEIGHTS, weights_sha256)
+    grid(images, columns, levels, row_names).save(path, format="PNG", pnginfo=text)
+
+
+def drawn_by(path: Path) -> str:
+    """The sha256 of the weights that drew the grid in a PNG file; "" where `save_grid` was not given it."""
+    with Image.open(path) as picture:
+        return str(picture.info.get(WEIGHTS, ""))

@@ -27,8 +27,9 @@ def main() -> None:
     prepare(device)
     model = checkpoint.load_for(args.data, args.model, device)
     grid = sample_grid(model, read_split(args.data, "test"), settings, args.name)  # (rows, columns, C, H, W)
-    save_grid(args.out, grid.flatten(0, 1), grid.shape[1], model.data.levels)
-    with runs.run_of_weights(model.data.dataset, checkpoint.identity(model), args.name):
+    weights = checkpoint.identity(model)
+    save_grid(args.out, grid.flatten(0, 1), grid.shape[1], model.data.levels, weights_sha256=weights)
+    with runs.run_of_weights(model.data.dataset, weights, args.name):
         runs.log_files({"samples": args.out})
 
 

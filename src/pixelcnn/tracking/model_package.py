@@ -20,6 +20,7 @@ import pandas as pd
 from pydantic import AliasPath, Field
 
 from pixelcnn import checkpoint, files
+from pixelcnn.generation.grids import drawn_by
 from pixelcnn.params import Params
 from pixelcnn.reporting.model_card import model_card
 from pixelcnn.reporting.reports import made, read_evaluate, read_preprocess, read_train
@@ -65,6 +66,8 @@ def of_run(name: str, params: Params, model: Path, reports: Path) -> ModelPackag
     card = model_card(run.description, described, info, scores, training)
     nll, samples = made(reports, "evaluate", f"{name}.parquet"), made(reports, "sample", f"{name}.png")
     check_scores(scores, nll, described.weights_sha256, f"run `dvc repro evaluate@{name}`")
+    if drawn_by(samples) != described.weights_sha256:
+        raise ValueError(f"{samples}: drawn with other weights than the model's; run `dvc repro sample@{name}`")
     return ModelPackage(model, name, run.train.seed, card, scores, nll, samples)
 
 
