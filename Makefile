@@ -8,7 +8,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test test-slow test-real-data test-gpu lint format lock ui clean
+.PHONY: help setup demo test test-slow test-real-data test-gpu lint format docs lock ui clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -50,9 +50,20 @@ format: .venv/ready  ## ruff's fixes and format
 ui: .venv/ready  ## MLflow's pages on http://127.0.0.1:5000
 	@mlflow ui --backend-store-uri sqlite:///mlflow.db
 
-lock: .venv/ready  ## resolve pyproject.toml anew into requirements.lock
+docs: .venv/docs  ## the documentation as a site, in build/site (SERVE=1 to look at it while writing)
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs $(if $(SERVE),serve,build --strict --quiet)
+	@echo build/site/index.html
+
+.venv/docs: .venv/ready docs/requirements.lock
+	@$(PYTHON) -m venv $@
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $@/bin/python docs/requirements.lock
+	@touch $@
+
+lock: .venv/ready  ## resolve pyproject.toml anew into requirements.lock and docs/requirements.lock
 	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-annotate --quiet \
 	  --python-version 3.11 --custom-compile-command "make lock" --output-file requirements.lock
+	@uv pip compile --group docs --universal --generate-hashes --no-annotate --quiet \
+	  --python-version 3.11 --custom-compile-command "make lock" --output-file docs/requirements.lock
 
 clean:  ## forget the environment (data, models and runs stay)
 	rm -rf .venv
