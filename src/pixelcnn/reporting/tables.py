@@ -145,13 +145,16 @@ def _measured_row(model: str, measured: Measured, command: str, note: str) -> Ro
 
 
 def _note(given: Given, info: DatasetInfo) -> str:
-    """What p(x | given) means for comparisons. A label can save at most I(x; label) <= log2(number of labels) bits."""
+    """What p(x | given) means for comparisons. A label can save at most I(x; label) <= log2(number of labels) bits.
+
+    That holds for the data's distribution. Two networks may differ by more, since either may be far from it.
+    """
     if not given.comparable:
         return f"of p(x | its {given}), so not to be compared with p(x)"
     if given is not Given.LABEL:
         return ""
     saving = math.log2(len(info.classes)) / math.prod(info.shape)
-    return f"of p(x | label); a label can save at most {saving:.2g} bits/dim"
+    return f"of p(x | label); of the data's own entropy a label can save at most {saving:.2g} bits/dim"
 
 
 @dataclass(frozen=True)
