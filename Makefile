@@ -47,8 +47,8 @@ lint: .venv/ready  ## what pre-commit runs
 format: .venv/ready  ## ruff's fixes and format
 	@ruff check --fix . ; ruff format .
 
-ui: .venv/ready  ## MLflow's pages on http://127.0.0.1:5000
-	@mlflow ui --backend-store-uri sqlite:///mlflow.db
+ui: .venv/ready  ## MLflow's pages on http://127.0.0.1:5000 (another port: pixelcnn ui --port 5001)
+	@pixelcnn ui
 
 docs: .venv/docs  ## the documentation as a site, in build/site (SERVE=1 to look at it while writing)
 	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs $(if $(SERVE),serve,build --strict --quiet)

@@ -9,6 +9,7 @@ import sys
 
 VERBS = {
     "results": "the NLL tables, and where samples and curves lie",
+    "ui": "MLflow's pages: compare runs, see registered models",
     "suite": "switch params.yaml to CIFAR-10 or ImageNet",
     "sample": "draw images from a model",
     "complete": "draw the missing pixels of images, several times",

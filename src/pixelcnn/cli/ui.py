@@ -1,0 +1,50 @@
+"""`pixelcnn ui`: MLflow's pages of this project, with the addresses to begin at."""
+
+import argparse
+import os
+import socket
+import sys
+
+HOST = "127.0.0.1"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--port", type=int, default=5000)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print where runs and models are found; without a server of its own (MLFLOW_TRACKING_URI) become one.
+
+    One worker, and no queue of jobs for language models: MLflow's defaults start a dozen processes.
+    """
+    from pixelcnn.tracking.pages import pages  # imports MLflow
+    from pixelcnn.tracking.store import address
+
+    store = address()
+    if store.startswith("http"):
+        _show(pages(store))
+        return
+    _check_free(args.port)
+    _show(pages(f"http://{HOST}:{args.port}"))
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    server = ["server", "--backend-store-uri", os.environ.get("MLFLOW_TRACKING_URI", store), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *server, "--host", HOST, "--port", str(args.port)])
+
+
+def _show(found: dict[str, str]) -> None:
+    width = max(map(len, found))
+    for title, page in found.items():
+        print(f"{title:<{width}}  {page}", flush=True)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"--port: {port} cannot be used ({error}): perhaps another `pixelcnn ui` runs; another port, such as --port "
+                "5001, would do"
+            ) from None
