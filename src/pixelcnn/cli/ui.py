@@ -44,7 +44,4 @@ def _check_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise ValueError(
-                f"--port: {port} cannot be used ({error}): perhaps another `pixelcnn ui` runs; another port, such as --port "
-                "5001, would do"
-            ) from None
+            raise ValueError(f"--port: {port} cannot be used ({error}); another port would do, such as 5001") from None
