@@ -57,6 +57,10 @@ class CausalState:
         self.rows[-1].copy_(self.left[:, :, 0, self.conv.reach :])
         self.link = self.conv.above(self.above)  # (B, O, 1, W)
 
+    def begin_pixel(self, j: int) -> None:
+        """Go on to column j."""
+        self.column = j
+
     def write(self, pixel: Tensor) -> None:
         """Set the input at the current column to `pixel` (B, I, 1, 1), in place."""
         here = self.conv.reach + self.column

@@ -9,7 +9,7 @@ Shapes: B batch, C data channels, H rows, W columns, h hidden channels (the stre
 sub-pixel.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -19,8 +19,7 @@ from pixelcnn.nn.causal_conv import CausalConv, CausalState
 from pixelcnn.nn.head import Head, Scale, check_sizes
 from pixelcnn.nn.interfaces import Network, Spec
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
-
-Convolve = Callable[[Tensor], Tensor]
+from pixelcnn.nn.stack_stepper import Layer, StackStepper
 
 
 class ResidualBlock(nn.Module):
@@ -32,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.down = RowConv(colour_mask(narrow, wide, "B"))
         self.up = RowConv(colour_mask(wide, narrow, "B"))
 
-    def forward(self, x: Tensor, convolve: Convolve) -> Tensor:
+    def forward(self, x: Tensor, convolve: Layer) -> Tensor:
         inner = convolve(self.down(x.relu()).relu())
         return x + self.up(inner.relu())
 
@@ -55,10 +54,10 @@ class PixelCNN(Network):
         self.blocks = nn.ModuleList(ResidualBlock(hidden, channels) for _ in range(config.num_layers))
         self.head = Head(2 * hidden, config.head_channels, channels, spec.likelihood)
 
-    def forward_with(self, convolutions: Sequence[Convolve], x: Tensor) -> Tensor:
+    def forward_with(self, layers: Sequence[Layer], x: Tensor) -> Tensor:
         """From the scaled image to the outputs: with the network's own convolutions, or with a stepper's."""
-        h = convolutions[0](x)
-        for block, convolve in zip(self.blocks, convolutions[1:], strict=True):
+        h = layers[0](x)
+        for block, convolve in zip(self.blocks, layers[1:], strict=True):
             h = block(h, convolve)
         return self.head(h)
 
@@ -66,49 +65,12 @@ class PixelCNN(Network):
         self.condition(cond)
         return self.forward_with(list(self.convolutions), self.scale(x))
 
-    def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> "PixelCNNStepper":
+    def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> StackStepper:
         """The state of `batch` images not yet begun."""
         self.condition(cond)
-        return PixelCNNStepper(self, batch, height, width)
-
-
-class PixelCNNStepper:
-    """A PixelCNN evaluated sub-pixel by sub-pixel, on the state of its convolutions: O(layers x W x h) per image."""
-
-    def __init__(self, network: PixelCNN, batch: int, height: int, width: int):
-        self.network, self.period = network, 1
-        self.shape = (batch, network.data_channels, height, width)
-        self.states = [CausalState(conv, batch, width) for conv in cast(list[CausalConv], list(network.convolutions))]
-        self.pixel = self.states[0].left.new_zeros(batch, network.data_channels, 1, 1)
-
-    def reset(self, cond: Tensor | None = None) -> None:
-        """Go back to images not begun."""
-        self.network.condition(cond)
-        for state in self.states:
-            state.reset()
-
-    def locate(self, i: int) -> None:
-        """All rows are alike."""
-
-    def begin_row(self, i: int) -> None:  # noqa: ARG002
-        """Go on to row i: convolve the rows above it."""
-        for state in self.states:
-            state.begin_row()
-
-    def begin_pixel(self, j: int) -> None:
-        """Go on to column j."""
-        for state in self.states:
-            state.column = j
-        self.pixel.zero_()
-
-    def outputs(self, c: int) -> Tensor:
-        """(B, K): the outputs of channel c of the current pixel."""
-        return self.network.forward_with(self.states, self.pixel)[:, :, c, 0, 0]
-
-    def feed(self, c: int, value: Tensor) -> None:
-        """Channel c of the current pixel is `value` (B,) or (B, 1) integers."""
-        self.pixel[:, c, 0] = self.network.scale(value.view(-1, 1))
-        self.states[0].write(self.pixel)
+        convolutions = cast(list[CausalConv], list(self.convolutions))
+        first, *others = (CausalState(conv, batch, width) for conv in convolutions)
+        return StackStepper(self, first, others, (batch, self.data_channels, height, width))
 
 
 def build(config: Config, spec: Spec) -> PixelCNN:

@@ -7,35 +7,47 @@ Shapes: B batch, C data channels, H rows, W columns, h hidden channels (the stre
 sub-pixel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from pixelcnn.nn.causal_conv import CausalConv
+from pixelcnn.nn.causal_conv import CausalConv, CausalState
 from pixelcnn.nn.head import Head, Scale, check_sizes
 from pixelcnn.nn.interfaces import Network, Spec
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
 from pixelcnn.nn.pixelrnn.config import PixelRNNSizes
+from pixelcnn.nn.stack_stepper import Layer, LayerState, StackStepper
 
-MakeLayer = Callable[[int, int, int], nn.Module]  # inputs, hidden, data_channels
+
+class Recurrent(nn.Module):
+    """A recurrent layer: (B, 2h, H, W) -> (B, h, H, W)."""
+
+    def state(self, batch: int, width: int) -> LayerState:
+        """Its state, to evaluate it pixel by pixel."""
+        raise NotImplementedError
+
+
+MakeLayer = Callable[[int, int, int], Recurrent]  # inputs, hidden, data_channels
 
 
 class Residual(nn.Module):
-    """A recurrent layer from 2h to h features, 1x1 back to 2h, and the residual connection."""
+    """A recurrent layer from 2h to h features, 1x1 back to 2h, and the residual connection. The caller recurs."""
 
-    def __init__(self, layer: nn.Module, hidden: int, data_channels: int):
+    def __init__(self, layer: Recurrent, hidden: int, data_channels: int):
         super().__init__()
         self.layer = layer
         self.up = RowConv(colour_mask(colours(2 * hidden, data_channels), colours(hidden, data_channels), "B"))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.up(self.layer(x))
+    def forward(self, x: Tensor, recur: Layer) -> Tensor:
+        return x + self.up(recur(x))
 
 
 class PixelRNN(Network):
     """Images (B, C, H, W) uint8 of any size -> outputs (B, K, C, H, W), each of the sub-pixels that precede its own."""
 
+    incremental = True
     memory_format = torch.contiguous_format  # states are rows and diagonals, copied from any other layout
 
     def __init__(self, sizes: PixelRNNSizes, spec: Spec, make_layer: MakeLayer):
@@ -48,9 +60,26 @@ class PixelRNN(Network):
         mask = colour_mask(colours(wide, channels), colours(channels, channels), "A")
         self.first = CausalConv(mask, sizes.first_kernel_size)
         layers = (Residual(make_layer(wide, hidden, channels), hidden, channels) for _ in range(sizes.num_layers))
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.ModuleList(layers)
         self.head = Head(wide, sizes.head_channels, channels, spec.likelihood)
+
+    def forward_with(self, layers: Sequence[Layer], x: Tensor) -> Tensor:
+        """From the scaled image to the outputs: with the network's own layers, or with a stepper's."""
+        h = layers[0](x)
+        for residual, recur in zip(self.layers, layers[1:], strict=True):
+            h = residual(h, recur)
+        return self.head(h)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         self.condition(cond)
-        return self.head(self.layers(self.first(self.scale(x))))
+        return self.forward_with([self.first, *self.recurrent()], self.scale(x))
+
+    def recurrent(self) -> list[Recurrent]:
+        """The recurrent layers, without the residual connections around them."""
+        return [residual.layer for residual in cast(list[Residual], list(self.layers))]
+
+    def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> StackStepper:
+        """The state of `batch` images not yet begun."""
+        self.condition(cond)
+        first, others = CausalState(self.first, batch, width), [each.state(batch, width) for each in self.recurrent()]
+        return StackStepper(self, first, others, (batch, self.data_channels, height, width))
