@@ -37,13 +37,18 @@ PLAIN: dict[str, dict[str, Any]] = {
     "pixelcnn": {
         "num_layers": 2, "hidden_channels": 12, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 12,
     },
+    "row_lstm": {
+        "num_layers": 2, "hidden_channels": 12, "kernel_size": 3, "first_kernel_size": 5, "head_channels": 12,
+    },
+    "diagonal_bilstm": {"num_layers": 2, "hidden_channels": 12, "first_kernel_size": 5, "head_channels": 12},
 }  # fmt: skip
 LIKELIHOODS: dict[str, dict[str, Any]] = {
     "gated_pixelcnn": {"name": "categorical"}, "pixelcnnpp": {"name": "logistic_mixture", "num_mixtures": 3},
 }  # fmt: skip
 NAMES = pytest.mark.parametrize("name", MODELS)
 SAMPLED: dict[str, dict[str, Any]] = {  # what changes for the tests of recorded sampling
-    "gated_pixelcnn": {}, "pixelcnnpp": {"num_resolutions": 3}, "pixelcnn": {},
+    "gated_pixelcnn": {}, "pixelcnnpp": {"num_resolutions": 3}, "pixelcnn": {}, "row_lstm": {},
+    "diagonal_bilstm": {},
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "seed": 3, "steps": 12, "batch_size": 16, "learning_rate": 0.003, "warmup_steps": 3, "optimizer": "muon",

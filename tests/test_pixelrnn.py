@@ -1,4 +1,4 @@
-"""Row LSTM and Diagonal BiLSTM: receptive fields (a triangle; all but one sub-pixel), recurrences, and sizes."""
+"""Row LSTM and Diagonal BiLSTM: receptive fields (a triangle; all but one sub-pixel), recurrences, sizes, stepping."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from pixelcnn.architectures.diagonal_bilstm.network import DiagonalLSTM, skew, unskew
 from pixelcnn.architectures.row_lstm.network import RowLSTM
+from pixelcnn.generation.sampling import walk
 from pixelcnn.likelihoods.categorical.likelihood import Categorical
+from pixelcnn.nn.interfaces import Stepper
 from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, num_parameters
 from pixelcnn.nn.pixelrnn.lstm import lstm_step
 from pixelcnn.nn.pixelrnn.network import PixelRNN
@@ -247,6 +249,42 @@ def test_a_few_images_can_be_overfitted(small: Small) -> None:
     assert 0 <= excess_bits(network, noise((1, 6, 6), 8), steps=200) < 0.01
 
 
+@torch.no_grad()
+def stepped(stepper: Stepper, x: Tensor) -> Tensor:
+    """The logits (B, L, C, H, W) of given images, evaluated incrementally."""
+    found = torch.full((len(x), 4, *x.shape[1:]), torch.nan, dtype=torch.float64)
+
+    def follow(i: int, j: int, c: int, outputs: Tensor) -> Tensor:
+        found[:, :, c, i, j] = outputs
+        return x[:, c, i, j]
+
+    list(walk(stepper, follow))
+    return found
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 9), (3, 4, 7), (1, 1, 1), (3, 1, 5), (1, 6, 1), (3, 3, 2)])
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda c: small_row(c),
+        lambda c: small_row(c, kernel_size=5, first_kernel_size=3, num_layers=3),
+        lambda c: small_row(c, kernel_size=1, num_layers=1),
+        lambda c: small_diagonal(c),
+        lambda c: small_diagonal(c, first_kernel_size=3, num_layers=3),
+    ],
+)
+def test_incremental_logits_are_those_of_the_forward_pass_again_after_a_reset(network: Small, shape: Shape) -> None:
+    made = network(shape[0])
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.mul_(2)  # so that states are far from zero
+    one, other = noise(shape, 6).split(3)
+    stepper = made.stepper(3, *shape[1:])
+    for x in (one, other):
+        torch.testing.assert_close(stepped(stepper, x), made(x).detach(), rtol=0, atol=1e-11)
+        stepper.reset()
+
+
 @both
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (1, 7, 1), (1, 3, 11)])
 def test_images_of_any_size_are_accepted(small: Small, shape: Shape) -> None:
@@ -254,9 +292,11 @@ def test_images_of_any_size_are_accepted(small: Small, shape: Shape) -> None:
 
 
 @both
-def test_a_condition_is_rejected(small: Small) -> None:
+def test_a_condition_is_rejected_by_the_network_and_by_its_stepper(small: Small) -> None:
     with pytest.raises(ValueError, match="unconditional"):
         small(1)(noise((1, 2, 2), 1), torch.tensor([0]))
+    with pytest.raises(ValueError, match="unconditional"):
+        small(1).stepper(1, 2, 2, torch.tensor([0]))
 
 
 @both

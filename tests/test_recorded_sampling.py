@@ -23,11 +23,14 @@ PLAIN = {
     "name": "pixelcnn", "num_layers": 2, "hidden_channels": 6, "kernel_size": 5, "first_kernel_size": 7,
     "head_channels": 6,
 }  # fmt: skip
+RNN = {"num_layers": 2, "hidden_channels": 6, "first_kernel_size": 5, "head_channels": 6, "condition": "none"}
 MODELS: dict[str, dict[str, Any]] = {
     "gated": GATED | {"condition": "none"},
     "gated, label": GATED | {"condition": "label"},
     "gated, map": GATED | {"condition": "label-map"},
     "plain": PLAIN | {"condition": "none"},
+    "rows": RNN | {"name": "row_lstm", "kernel_size": 3},
+    "diagonals": RNN | {"name": "diagonal_bilstm"},
     "++, 1": PLUS | {"condition": "none", "num_resolutions": 1},
     "++, 3": PLUS | {"condition": "none", "num_resolutions": 3},
     "++, label": PLUS | {"condition": "label", "num_resolutions": 2},
