@@ -45,7 +45,7 @@ def imported(module: str) -> set[str]:
     todo = [module]
     while todo:
         name = todo.pop()
-        if name not in seen and not _is_plumbing(name):
+        if name not in seen and (name == module or not _is_plumbing(name)):
             seen.add(name)
             todo += _direct(name)
     return seen
