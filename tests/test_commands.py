@@ -202,6 +202,8 @@ def test_a_network_without_an_efficient_sampler_is_said_to_be_slow(
     assert "slow" not in capsys.readouterr().err
     monkeypatch.setattr(GatedPixelCNN, "incremental", False)
     run("sample grey --num 1 -o slow")
+    assert "note: gated_pixelcnn needs up to a forward pass for each sub-pixel: slow" in capsys.readouterr().err
+    run("compress grey slow -o slow.pxc")
     assert "note: gated_pixelcnn needs a forward pass for each sub-pixel: slow" in capsys.readouterr().err
 
 

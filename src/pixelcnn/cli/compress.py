@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     model = operands.load_model(args.model)
     label = _label(model, args.label)
     images = _by_stem(operands.read_images(args.images, model))
-    output.note_if_slow(model)
+    output.note_if_slow(model, coding=True)
     sizes = [(image.shape[1], image.shape[2]) for image in images.values()]
     with progress("compress", compression.num_rows(model, sizes, args.batch_size), "rows") as bar:
         archive = compression.compress(model, images, args.batch_size, label, lambda _: bar.update(1))

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     _check_names(args.out, header.names)
     has_device = header.device == "cpu" or torch.cuda.is_available()
     model = operands.load_model(args.model, header.device if has_device else "cpu")
-    output.note_if_slow(model)
+    output.note_if_slow(model, coding=True)
     with progress("decompress", compression.num_rows(model, header.sizes, header.batch_size), "rows") as bar:
         images = compression.decompress(model, archive, lambda _: bar.update(1))
     output.write_images(args.out, images, model.data.levels)

@@ -35,11 +35,15 @@ def check_out(out: Path) -> None:
         raise ValueError(f"--out: {out} is neither a .png file nor a folder (whose name has no dot)")
 
 
-def note_if_slow(model: Model) -> None:
-    """Print a note for networks without an efficient sampler, which need a forward pass per pixel or sub-pixel."""
+def note_if_slow(model: Model, coding: bool = False) -> None:
+    """Print a note for networks without an efficient stepper, which need many forward passes over the whole image.
+
+    coding: those that code need one for each pixel or sub-pixel; to sample, fewer will do (generation.fixed_point).
+    """
     if not model.network.incremental:
+        each = f"{'a' if coding else 'up to a'} forward pass for each"
         passes = "pixel" if model.network.whole_pixels else "sub-pixel"
-        print(f"note: {model.config.name} needs a forward pass for each {passes}: slow", file=sys.stderr)
+        print(f"note: {model.config.name} needs {each} {passes}: slow", file=sys.stderr)
 
 
 def write_images(folder: Path, images: dict[str, Tensor], levels: int) -> None:

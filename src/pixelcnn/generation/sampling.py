@@ -6,7 +6,8 @@ size and the device, and by either sampler. That is exact in float64 (`in_float6
 output depend on how a product is arranged, and now and then a draw at the edge between two levels falls to the other
 side.
 
-On a GPU a row of pixels, draws included, is recorded once and repeated for all rows like it (`Sampler`).
+On a GPU a row of pixels, draws included, is recorded once and repeated for all rows like it (`Sampler`). A network
+without an efficient stepper is sampled by fixed-point iteration (pixelcnn.generation.fixed_point).
 
 Shapes: B batch, N images, C channels, H rows, W columns, K outputs of the network for a group of channels, G groups,
 D = C / G channels of a group, U uniform numbers that draw a group.
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn import device, recording
+from pixelcnn.generation import fixed_point
 from pixelcnn.model import Model
 from pixelcnn.nn.interfaces import FullStepper, Stepper
 
@@ -102,7 +104,7 @@ def sample(
     on_row: OnRow = lambda _: None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """`num` images (num, C, H, W) uint8, incrementally: the images that `sample_full` draws from the same generator.
+    """`num` images (num, C, H, W) uint8: those that `sample_full` draws from the same generator, but quickly.
 
     cond: one condition per image along its first axis (labels (num,) int64, embeddings or codes (num, D)). temperature:
     below 1 sharpens every distribution. batch_size: images that are drawn together, all if None; the images do not
@@ -151,6 +153,10 @@ def fill_in_batches(
         part, noise = images[rows].to(model.device), noise_of(model, len(rows), generator)
         keep = None if known is None else known[rows].to(model.device)
         given = None if cond is None else cond[rows.to(cond.device)].to(model.device)
+        if not model.network.incremental:
+            fixed_point.fill(model, part, keep, noise, given, temperature, on_row)
+            yield part
+            continue
         if sampler is not None and sampler.records:  # a smaller last batch is filled up, and recorded rows serve it too
             part, noise = _filled_up(part, size), _filled_up(noise, size)
             keep, given = (None if x is None else _filled_up(x, size) for x in (keep, given))

@@ -81,7 +81,7 @@ class Network(nn.Module):
     """An autoregressive (or other likelihood) network together with the likelihood of its outputs.
 
     A subclass sets `condition`, `likelihood` and `data_channels` and defines `forward`; a network with an efficient
-    sampler also overrides `stepper` and sets `incremental`. Models whose NLL is no function of a forward pass alone
+    stepper also overrides `stepper` and sets `incremental`. Models whose NLL is no function of a forward pass alone
     (latent variables, flows) override `nll` and `objective`.
     """
 
@@ -90,7 +90,7 @@ class Network(nn.Module):
     data_channels: int  # C
     whole_pixels = False  # G is 1: the outputs at a pixel describe its channels jointly
     exact = True  # `nll` is -log p(x | cond); otherwise an upper bound on it, which tables print with a ≤
-    incremental = False  # `stepper` costs much less than a forward pass per sub-pixel
+    incremental = False  # `stepper` costs much less than forward passes; otherwise samples are drawn by fixed_point
     memory_format = torch.channels_last  # of the weights, where convolutions are fast in it
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:  # noqa: ARG002
