@@ -286,6 +286,21 @@ def test_incremental_logits_are_those_of_the_forward_pass_again_after_a_reset(ne
 
 
 @both
+def test_a_stepper_uses_the_weights_of_its_creation_and_records_no_gradients(small: Small) -> None:
+    network, x = small(3), noise((3, 4, 5), 2)
+    before, weights = network(x).detach(), {name: p.clone() for name, p in network.state_dict().items()}
+    stepper = network.stepper(2, 4, 5)
+    assert all(torch.equal(p, weights[name]) for name, p in network.state_dict().items())
+    assert all(p.requires_grad for p in network.parameters())
+    with torch.no_grad():
+        for p in network.parameters():
+            p.mul_(2)
+    torch.testing.assert_close(stepped(stepper, x), before, rtol=0, atol=1e-11)
+    stepper.begin_pixel(0)
+    assert not stepper.outputs(0).requires_grad
+
+
+@both
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (1, 7, 1), (1, 3, 11)])
 def test_images_of_any_size_are_accepted(small: Small, shape: Shape) -> None:
     assert small(1)(noise(shape, 2)).shape == (2, 4, *shape)

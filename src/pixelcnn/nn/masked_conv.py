@@ -10,9 +10,14 @@ Features are colour-major: `channels` features are `data_channels` equal groups,
 Shapes: B batch, I input features, O output features, H rows, W columns.
 """
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+N = TypeVar("N", bound=nn.Module)
 
 
 def colours(channels: int, data_channels: int) -> Tensor:
@@ -39,7 +44,7 @@ class RowConv(nn.Conv2d):
     The mask multiplies the weight inside the graph, so masked weights have no gradient and no moments in Adam.
     """
 
-    mask: Tensor
+    mask: Tensor | None  # None in a copy that `fold_masks` made
 
     def __init__(self, centre_mask: Tensor, left: int = 0):
         outputs, inputs = centre_mask.shape
@@ -51,13 +56,27 @@ class RowConv(nn.Conv2d):
 
     def masked_weight(self) -> Tensor:
         """The weight with masked entries set to zero, (O, I, 1, left+1)."""
-        return self.weight * self.mask
+        return self.weight if self.mask is None else self.weight * self.mask
 
     def forward(self, window: Tensor) -> Tensor:
-        return F.conv2d(window, self.masked_weight(), self.bias)  # (B, I, H, left+W) -> (B, O, H, W)
+        weight = self.masked_weight()
+        if window.shape[2:] == weight.shape[2:]:  # one pixel, of a sampler: a product, of which a convolution is slower
+            return F.linear(window.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
+        return F.conv2d(window, weight, self.bias)  # (B, I, H, left+W) -> (B, O, H, W)
+
+
+def fold_masks(network: N) -> N:
+    """A copy with the masks multiplied into the weights once, for a sampler, which evaluates them many times."""
+    network = copy.deepcopy(network).requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, RowConv):
+            module.weight.copy_(module.masked_weight())
+            module.mask = None
+    return network
 
 
 def num_parameters(network: nn.Module) -> int:
     """The number of parameters that can change the output: masked weights are not counted."""
-    masked = sum(int((m.mask == 0).sum()) for m in network.modules() if isinstance(m, RowConv))
+    masks = [m.mask for m in network.modules() if isinstance(m, RowConv)]
+    masked = sum(int((mask == 0).sum()) for mask in masks if mask is not None)
     return sum(p.numel() for p in network.parameters()) - masked

@@ -18,7 +18,7 @@ from pixelcnn.architectures.pixelcnn.config import Config
 from pixelcnn.nn.causal_conv import CausalConv, CausalState
 from pixelcnn.nn.head import Head, Scale, check_sizes
 from pixelcnn.nn.interfaces import Network, Spec
-from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
+from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, fold_masks
 from pixelcnn.nn.stack_stepper import Layer, StackStepper
 
 
@@ -68,9 +68,10 @@ class PixelCNN(Network):
     def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> StackStepper:
         """The state of `batch` images not yet begun."""
         self.condition(cond)
-        convolutions = cast(list[CausalConv], list(self.convolutions))
+        folded = fold_masks(self)
+        convolutions = cast(list[CausalConv], list(folded.convolutions))
         first, *others = (CausalState(conv, batch, width) for conv in convolutions)
-        return StackStepper(self, first, others, (batch, self.data_channels, height, width))
+        return StackStepper(folded, first, others, (batch, self.data_channels, height, width))
 
 
 def build(config: Config, spec: Spec) -> PixelCNN:

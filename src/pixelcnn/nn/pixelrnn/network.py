@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pixelcnn.nn.causal_conv import CausalConv, CausalState
 from pixelcnn.nn.head import Head, Scale, check_sizes
 from pixelcnn.nn.interfaces import Network, Spec
-from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours
+from pixelcnn.nn.masked_conv import RowConv, colour_mask, colours, fold_masks
 from pixelcnn.nn.pixelrnn.config import PixelRNNSizes
 from pixelcnn.nn.stack_stepper import Layer, LayerState, StackStepper
 
@@ -81,5 +81,6 @@ class PixelRNN(Network):
     def stepper(self, batch: int, height: int, width: int, cond: Tensor | None = None) -> StackStepper:
         """The state of `batch` images not yet begun."""
         self.condition(cond)
-        first, others = CausalState(self.first, batch, width), [each.state(batch, width) for each in self.recurrent()]
-        return StackStepper(self, first, others, (batch, self.data_channels, height, width))
+        folded = fold_masks(self)
+        first, others = CausalState(folded.first, batch, width), [x.state(batch, width) for x in folded.recurrent()]
+        return StackStepper(folded, first, others, (batch, self.data_channels, height, width))
