@@ -70,7 +70,7 @@ def fold_masks(network: N) -> N:
     network = copy.deepcopy(network).requires_grad_(False)
     for module in network.modules():
         if isinstance(module, RowConv):
-            module.weight.copy_(module.masked_weight())
+            module.weight = nn.Parameter(module.masked_weight().contiguous(), requires_grad=False)
             module.mask = None
     return network
 
