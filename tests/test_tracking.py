@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import mlflow
@@ -18,9 +19,12 @@ from mlflow.entities import Run
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from PIL import Image
 
+from pixelcnn.cli import main
 from pixelcnn.data.dataset import DatasetInfo, SplitInfo
-from pixelcnn.tracking import outbox, store
+from pixelcnn.tracking import records, store
 from pixelcnn.tracking import runs as tracking
+from pixelcnn.tracking.records import Record
+from pixelcnn.tracking.runs import RunLog
 from tests.servers import free_port, mlflow_server
 from tests.test_datasets import card
 
@@ -40,7 +44,7 @@ def here(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A working folder with an empty local store. MLflow caches a store per URI, so the URI is absolute."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "LOCAL_STORE", tmp_path / "mlflow.db")
-    monkeypatch.setattr(outbox, "DELIVERY_INTERVAL", 0.05)
+    monkeypatch.setattr(tracking, "INTERVAL", 0.05)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # MLflow also sets it
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     before = mlflow.get_tracking_uri()
@@ -52,11 +56,22 @@ def data() -> DatasetInfo:
     return card(dataset="noise", splits={"test": SplitInfo(num_images=7, fingerprint="f" * 64, shards=())})
 
 
-def train(steps: range, run_id: str | None = None) -> str:
-    with tracking.training_run("a-run", "What it is", PARAMS, data(), run_id) as training:
+def begin(
+    name: str = "a-run", training: str | None = None, key: str = "a-run-0", experiment: str = ""
+) -> AbstractContextManager[RunLog]:
+    return tracking.training_run(name, "What it is", PARAMS, data(), training, key, experiment)
+
+
+def train(steps: range, training: str | None = None) -> str:
+    with begin(training=training) as run:
         for step in steps:
-            tracking.log({"train_bits_per_dim": 1 / step, "learning_rate": 0.1}, step)
-    return training
+            run.log({"train_bits_per_dim": 1 / step, "learning_rate": 0.1}, step)
+    return run.training
+
+
+def nothing_is_lacking() -> bool:
+    """Whether the store has every record as it is on disk."""
+    return store.sync() == 0
 
 
 def runs() -> list[Run]:
@@ -89,11 +104,11 @@ def test_a_run_has_flat_params_a_dataset_training_curves_and_the_environment(her
     assert run.inputs.dataset_inputs[0].dataset.name == "noise"
     assert steps_of(run) == [1, 2, 3]
     assert {"environment/requirements.txt", "environment/config.json"} == artifacts(run)
-    assert not list(here.glob("mlruns/_unsent/*"))
+    assert nothing_is_lacking()
 
 
 def test_a_training_by_an_experiment_has_its_name_and_a_tag() -> None:
-    with tracking.training_run("a-run", "", PARAMS, data(), None, "flaky-bird"):
+    with begin(experiment="flaky-bird"):
         pass
     (run,) = runs()
     assert run.info.run_name == "a-run, flaky-bird"
@@ -102,17 +117,15 @@ def test_a_training_by_an_experiment_has_its_name_and_a_tag() -> None:
 
 def test_measurements_are_added_to_the_run_of_the_weights(here: Path) -> None:
     (here / "samples.png").write_bytes(b"png")
-    with tracking.training_run("a-run", "", PARAMS, data(), None):
-        tracking.log({"validation_bits_per_dim": 2.0}, 7)
-        tracking.finish({"validation_bits_per_dim": 1.0, "seconds": 8.0}, "cafe", {})
+    with begin() as log:
+        log.log({"validation_bits_per_dim": 2.0}, 7)
+        log.finish({"validation_bits_per_dim": 1.0, "seconds": 8.0}, "cafe", {})
     before = runs()[0].info
     for score in (1.5, 1.25):  # evaluated twice
-        with tracking.run_of_weights("noise", "cafe", "a-run") as run_id:
-            scores = {"test": {"bits_per_dim": score, "standard_error": 0.5}}
-            tracking.measured(scores)
-            tracking.log_files({"samples": here / "samples.png"})
+        with tracking.run_of_weights("noise", "cafe", "a-run") as log:
+            log.measured({"test": {"bits_per_dim": score, "standard_error": 0.5}})
+            log.log_files({"samples": here / "samples.png"})
     (run,) = runs()
-    assert run.info.run_id == run_id
     assert run.data.metrics == {
         "training/validation_bits_per_dim": 2.0, "usage/seconds": 8.0, "test_bits_per_dim": 1.25,
         "test_standard_error": 0.5,
@@ -126,7 +139,7 @@ def test_measurements_are_added_to_the_run_of_the_weights(here: Path) -> None:
 def test_weights_that_are_unknown_to_the_store_get_a_run_tagged_adopted() -> None:
     with tracking.run_of_weights("noise", "cafe", "a-run"):
         pass
-    with tracking.run_of_weights("noise", "cafe", "a-run") as run_id, tracking.active_in_mlflow(run_id):
+    with tracking.active_in_mlflow("noise", "cafe", "a-run") as run_id:
         active = mlflow.active_run()
         assert active is not None
         assert active.info.run_id == run_id
@@ -137,9 +150,9 @@ def test_weights_that_are_unknown_to_the_store_get_a_run_tagged_adopted() -> Non
 
 def test_images_are_logged_with_their_step(here: Path) -> None:
     Image.new("L", (4, 4)).save(here / "grid.png")
-    with tracking.training_run("a-run", "", PARAMS, data(), None):
+    with begin() as run:
         for step in (10, 20):
-            tracking.log_picture("samples", here / "grid.png", step)
+            run.log_picture("samples", here / "grid.png", step)
     names = [name for name in artifacts(runs()[0]) if name.endswith(".png")]
     assert sorted(name.partition("+timestamp")[0] for name in names) == [
         "images/training~samples+step+10",
@@ -148,35 +161,46 @@ def test_images_are_logged_with_their_step(here: Path) -> None:
 
 
 def stopped_at_step_1() -> str:
-    with contextlib.suppress(SystemExit), tracking.training_run("a-run", "", PARAMS, data(), "a-training") as training:
-        tracking.log({"train_bits_per_dim": 1}, 1)
+    with contextlib.suppress(SystemExit), begin(training="a-training") as run:
+        run.log({"train_bits_per_dim": 1}, 1)
         sys.exit(143)
-    return training
+    return run.training
+
+
+def test_what_is_sent_a_second_time_is_there_once(here: Path) -> None:
+    """As after a kill between a sending and its mark."""
+    Image.new("L", (4, 4)).save(here / "grid.png")
+    with begin() as run:
+        run.log({"train_bits_per_dim": 2.0}, 10)
+        run.log_picture("samples", here / "grid.png", 10)
+    before = runs()[0], artifacts(runs()[0])
+    mlflow.MlflowClient().set_tag(before[0].info.run_id, store._mark(run.record), 0)
+    assert store.sync() == 1
+    assert artifacts(runs()[0]) == before[1]
+    assert runs()[0].info.end_time == before[0].info.end_time
+    assert steps_of(runs()[0]) == [10]
 
 
 def test_a_resumed_training_continues_its_run() -> None:
     training = stopped_at_step_1()
     assert runs()[0].info.status == "KILLED"
-    assert train(range(2, 4), run_id=training) == training
+    assert train(range(2, 4), training=training) == training
     (run,) = runs()
     assert steps_of(run) == [1, 2, 3]
     assert run.info.status == "FINISHED"
 
 
 def test_a_training_that_raises_ends_as_failed() -> None:
-    with pytest.raises(FloatingPointError), tracking.training_run("a-run", "", PARAMS, data(), None):
+    with pytest.raises(FloatingPointError), begin():
         raise FloatingPointError
     assert runs()[0].info.status == "FAILED"
 
 
-def test_system_metrics_are_logged_at_the_current_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "SYSTEM_METRICS_INTERVAL", 0.01)
-    with tracking.training_run("a-run", "", PARAMS, data(), None):
-        tracking.log({"train_bits_per_dim": 1}, 40)
-        time.sleep(0.3)
-    (run,) = runs()
-    assert 0 < run.data.metrics["system/system_memory_usage_percentage"] <= 100
-    assert 40 in steps_of(run, "system/cpu_utilization_percentage")
+def test_the_store_has_the_utilisation_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    with begin():
+        time.sleep(2)
+    assert 0 < runs()[0].data.metrics["system/system_memory_usage_percentage"] <= 100
 
 
 @contextlib.contextmanager
@@ -185,24 +209,24 @@ def store_is_down() -> Iterator[None]:
         raise mlflow.MlflowException("connection refused")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_open", down)
+        patch.setattr(store, "open_experiment", down)
         yield
 
 
-def test_a_training_runs_while_the_store_is_down_and_is_delivered_later(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_runs_while_the_store_is_down_and_is_sent_later(capsys: pytest.CaptureFixture[str]) -> None:
     with store_is_down():
         training = train(range(1, 4))
-        with tracking.run_of_weights("noise", "cafe", "a-run") as run_id:
-            assert run_id == ""
-            tracking.measured({"test": {"bits_per_dim": 1.5, "standard_error": 0.5}})
+        with tracking.run_of_weights("noise", "cafe", "a-run") as log:
+            log.measured({"test": {"bits_per_dim": 1.5, "standard_error": 0.5}})
     said = capsys.readouterr().err
     assert "does not answer (connection refused)" in said
-    assert "the rest waits in mlruns/_unsent/" in said
-    train(range(4, 6), run_id=training)  # the same training resumed: what is undelivered is sent first
+    assert "the rest waits in mlruns/records/" in said
+    assert "what was logged waits in mlruns/records/" in said
+    train(range(4, 6), training=training)  # the same training resumed; the store gets what it lacks of both
     trained = next(run for run in runs() if "training" in run.data.tags)
     assert steps_of(trained) == [1, 2, 3, 4, 5]
     assert len(runs()) == 2
-    assert not list(Path("mlruns/_unsent").iterdir())
+    assert nothing_is_lacking()
 
 
 def test_connecting_to_a_store_that_is_down_raises_connection_error() -> None:
@@ -224,35 +248,98 @@ def test_measurements_wait_for_a_store_that_the_installed_mlflow_does_not_suppor
     scores = {"test": {"bits_per_dim": 2.0, "standard_error": 0.1, "num_images": 7}}
     with monkeypatch.context() as patched:
         patched.setattr(store, "_client", refuse)
-        with pytest.raises(ConnectionError, match=r"MLflow cannot use sqlite:.* here: Model registry"):
-            store.connect("noise")
-        with tracking.run_of_weights("noise", "a" * 64, "a-run"):
-            tracking.measured(scores)
-    assert "does not answer" in capsys.readouterr().err
-    store.connect("noise")  # with a complete MLflow: the outbox is delivered
+        with tracking.run_of_weights("noise", "a" * 64, "a-run") as log:
+            log.measured(scores)
+    assert "MLflow cannot use sqlite:" in capsys.readouterr().err
+    store.connect("noise")  # with a complete MLflow
     (run,) = runs()
     assert run.data.metrics["test_bits_per_dim"] == 2.0
 
 
-def test_an_outbox_for_one_store_is_not_sent_to_another(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    box = outbox.Outbox.create(store.UNSENT / "1", {"store": "http://elsewhere:5000", "experiment": "noise"})
-    box.put({"metrics": {"x": 1.0}, "step": 1, "time": 1})
-    box.release()
-    store.connect("noise")
-    assert runs() == []
-    assert (here / store.UNSENT / "1").exists()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@elsewhere:5000/path")
-    assert store.address() == "http://elsewhere:5000/path"
+def use_another_store(here: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = here / "other.db"
+    shutil.copy(empty_store, other)
+    monkeypatch.setattr(store, "LOCAL_STORE", other)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
 
 
-def test_events_that_the_store_refuses_are_reported_as_lost_and_the_rest_arrives(
-    capsys: pytest.CaptureFixture[str],
+def test_any_store_gets_what_it_lacks_and_keeps_what_it_has(
+    here: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tracking.training_run("a-run", "", PARAMS, data(), None):
-        tracking._put({"params": {"dataset": "another"}})  # MLflow lets no param change
-        tracking.log({"train_bits_per_dim": 1}, 1)
-    assert "MLflow refuses params of a run, so they are lost" in capsys.readouterr().err
+    Image.new("L", (4, 4)).save(here / "grid.png")
+    with begin() as run:
+        run.log({"train_bits_per_dim": 2.0}, 10)
+        run.log_picture("samples", here / "grid.png", 10)
+    before = runs()[0]
+    use_another_store(here, empty_store, monkeypatch)
+    assert runs() == []
+    main(["runs", "sync"])
+    assert "1 records completed" in capsys.readouterr().out
+    (copy,) = runs()
+    assert copy.info.run_id != before.info.run_id
+    assert (copy.data.params, copy.info.end_time) == (before.data.params, before.info.end_time)
+    assert steps_of(copy) == [10]
+    assert len(artifacts(copy)) == len(artifacts(before))
+    mlflow.MlflowClient().set_tag(copy.info.run_id, "mine", "kept")
+    assert nothing_is_lacking()
+    assert runs()[0].data.tags["mine"] == "kept"
+
+
+def test_a_run_that_was_deleted_in_mlflow_is_not_made_again() -> None:
+    train(range(1, 3))
+    mlflow.MlflowClient().delete_run(runs()[0].info.run_id)
+    Record(next(records.RECORDS.iterdir())).put({"metrics": {"training/a": 1.0}, "step": 9, "time": 1})
+    assert store.sync() == 0
+    assert runs() == []
+
+
+def test_a_deleted_experiment_is_said_before_the_training() -> None:
+    train(range(1, 3))
+    client = mlflow.MlflowClient()
+    client.delete_experiment(client.get_experiment_by_name("noise").experiment_id)
+    with pytest.raises(ValueError, match=r"the MLflow experiment noise was deleted.*mlflow experiments restore -x 1"):
+        train(range(1, 3))
+    assert len(list(records.RECORDS.iterdir())) == 1
+
+
+def test_what_the_first_release_had_not_sent_is_sent() -> None:
+    box = records.OUTBOXES / "1700000000000-abcd"
+    box.mkdir(parents=True)
+    about = {"store": "sqlite:///mlflow.db", "experiment": "noise", "identity": ["training", "a"], "time": 7}
+    (box / "about.json").write_text(json.dumps(about | {"tags": {"training": "a"}, "over": False}))
+    (box / "events.jsonl").write_text('{"metrics": {"training/a": 1.0}, "step": 3, "time": 8}\n')
+    (box / "delivered").write_text("0")
+    store.connect("noise")
+    assert steps_of(runs()[0], "training/a") == [3]
+    assert not list(records.OUTBOXES.iterdir())
+
+
+def test_what_the_store_refuses_is_left_out_with_a_message_and_the_rest_arrives(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "torn.png").write_bytes(b"no picture")
+    with begin() as run:
+        run._put({"params": {"dataset": "another"}})  # MLflow lets no param change
+        run.log_picture("samples", here / "torn.png", 1)
+        run.log({"train_bits_per_dim": 1}, 1)
+    said = capsys.readouterr().err
+    assert "MLflow has no params that mlruns/records/" in said
+    assert "MLflow has no picture that mlruns/records/" in said
     assert steps_of(runs()[0]) == [1]
+
+
+def test_a_line_that_a_killed_process_left_unfinished_hides_no_other() -> None:
+    training = stopped_at_step_1()
+    with next(records.RECORDS.glob("*/events.jsonl")).open("a") as file:
+        file.write('{"metrics": {"training/tr')
+    train(range(2, 4), training=training)
+    assert steps_of(runs()[0]) == [1, 2, 3]
+
+
+def test_a_step_that_a_resumed_training_repeats_is_logged_once() -> None:
+    training = stopped_at_step_1()
+    train(range(1, 3), training=training)
+    assert steps_of(runs()[0]) == [1, 2]
 
 
 # With separate processes and servers
@@ -260,15 +347,32 @@ def test_events_that_the_store_refuses_are_reported_as_lost_and_the_rest_arrives
 TRAINING = """
 import sys, time
 from pathlib import Path
-from pixelcnn.tracking import runs as tracking
-from tests.test_tracking import PARAMS, data
-with tracking.training_run(sys.argv[1], "", PARAMS, data(), None):
+from tests.test_tracking import begin
+with begin(sys.argv[1], key=sys.argv[1]) as run:
     for step in range(1, int(sys.argv[2]) + 1):
-        tracking.log({"a": step, "b": 1 / step}, step)
+        run.log({"a": step, "b": 1 / step}, step)
         time.sleep(float(sys.argv[3]))
     while not Path("go").exists():
         time.sleep(0.1)
 """
+
+
+def test_killed_before_its_first_checkpoint_a_training_goes_on_in_its_run(here: Path) -> None:
+    child = start(here, "a-run-0", 3, 0.0)
+    while count(here / "mlflow.db") < 6:
+        time.sleep(0.05)
+    child.kill()
+    child.communicate()
+    assert runs()[0].info.status == "RUNNING"
+    store.sync()
+    assert runs()[0].info.status == "KILLED", "if nobody goes on"
+    train(range(1, 5))
+    (run,) = runs()
+    assert steps_of(run, "training/a") == [1, 2, 3]
+    assert steps_of(run) == [4]
+    assert run.info.status == "FINISHED"
+    train(range(1, 5))
+    assert len(runs()) == 2, "one that has finished is not continued"
 
 
 def environment(uri: str | None) -> dict[str, str]:
@@ -297,7 +401,7 @@ def test_four_concurrent_trainings_lose_no_metric(here: Path) -> None:
     said = [child.communicate()[1] for child in children]
     assert [child.returncode for child in children] == [0] * 4, said
     assert count(here / "mlflow.db") == 4 * 200 * 2
-    assert not list((here / store.UNSENT).iterdir())
+    assert nothing_is_lacking()
 
 
 @pytest.mark.slow
@@ -321,16 +425,15 @@ def test_every_metric_arrives_although_the_server_is_killed_during_the_training(
     else:
         (here / "go").touch()
         said = child.communicate()[1]
-        assert "the rest waits in mlruns/_unsent/" in said
+        assert "the rest waits in mlruns/records/" in said
         assert count(database) < 2000
         with mlflow_server(here / "server", port):
-            command = [sys.executable, "-m", "pixelcnn.tracking.runs"]
+            command = [sys.executable, "-m", "pixelcnn.cli", "runs", "sync"]
             sent = subprocess.run(command, cwd=here, env=environment(uri), capture_output=True, text=True, check=True)
-            assert "1 run" in sent.stdout
+            assert "1 records completed" in sent.stdout
     assert child.returncode == 0, said
     assert "does not answer" in said
     assert count(database) == 2000
-    assert not list((here / store.UNSENT).iterdir())
 
 
 def test_concurrent_processes_create_the_tables_of_a_new_store_once(here: Path) -> None:

@@ -1,5 +1,6 @@
-"""Files that are whole or not there: atomic writes, hashes, and JSON whose faults are named."""
+"""Files that are whole or not there: atomic writes, locks, hashes, and JSON whose faults are named."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +33,25 @@ def remove_parts(path: Path) -> None:
     """Remove what processes that were killed inside `atomic(path)` have left beside it."""
     for part in path.parent.glob(f".{path.name}.*.part"):
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file, which the kernel releases when this process ends, also by kill -9.
+
+    Raises BlockingIOError, whose message is the holder's process id, where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BlockingIOError(file.read()) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -69,3 +89,9 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hex, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_folder(folder: Path, pattern: str) -> str:
+    """The SHA-256 of the names and contents of the files below a folder that match, in hex."""
+    found = sorted(folder.rglob(pattern))
+    return hashlib.sha256(repr([(str(p.relative_to(folder)), sha256_of(p)) for p in found]).encode()).hexdigest()

@@ -121,7 +121,7 @@ def _register(model: str) -> None:
     if is_run:
         report.write(reports / "register" / f"{folder.name}.json")  # as the stage register does
     data = checkpoint.read_config(package.folder).data
-    with runs.run_of_weights(data.dataset, report.weights_sha256, package.run):
-        runs.measured(package.scores.model_dump())
-        runs.log_files({"samples": package.samples, "evaluation": package.nll})
+    with runs.run_of_weights(data.dataset, report.weights_sha256, package.run) as log:
+        log.measured(package.scores.model_dump())
+        log.log_files({"samples": package.samples, "evaluation": package.nll})
     print(f"{report.name} version {report.version} ({', '.join(report.aliases) or 'no alias'}): {report.reason}")

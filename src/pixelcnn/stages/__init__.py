@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pixelcnn.params import Params, load
+from pixelcnn.tracking.records import share_parents
 
 PARAMS = Path("params.yaml")
 
@@ -65,8 +66,14 @@ def experiment() -> str:
     return os.environ.get("DVC_EXP_NAME", "")
 
 
+def by_dvc() -> bool:
+    """Whether DVC runs this stage, and so has yet to commit its outs when it ends."""
+    return "DVC_STAGE" in os.environ
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`. What a user can mend is one message on stderr and exit code 2, without a traceback."""
+    share_parents()
     try:
         main()
     except (ValueError, OSError, FloatingPointError) as error:

@@ -55,9 +55,9 @@ def _splits(data: Path, of_train: Tensor) -> dict[SplitName, Split]:
 
 def _track(name: str, model: Model, scores: EvaluateReport, nlls: Path) -> None:
     """Log to the MLflow run that trained the model, and print the test score."""
-    with runs.run_of_weights(model.data.dataset, checkpoint.identity(model), name):
-        runs.measured(scores.model_dump())
-        runs.log_files({"evaluation": nlls})
+    with runs.run_of_weights(model.data.dataset, checkpoint.identity(model), name) as log:
+        log.measured(scores.model_dump())
+        log.log_files({"evaluation": nlls})
     test, bound = scores.test, "" if model.network.exact else "<= "
     value = f"{bound}{test.bits_per_dim:.4f} +- {test.standard_error:.4f}"
     print(f"{name}: {value} bits/dim on {test.num_images} test images")

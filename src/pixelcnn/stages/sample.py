@@ -29,8 +29,8 @@ def main() -> None:
     grid = sample_grid(model, read_split(args.data, "test"), settings, args.name)  # (rows, columns, C, H, W)
     weights = checkpoint.identity(model)
     save_grid(args.out, grid.flatten(0, 1), grid.shape[1], model.data.levels, weights_sha256=weights)
-    with runs.run_of_weights(model.data.dataset, weights, args.name):
-        runs.log_files({"samples": args.out})
+    with runs.run_of_weights(model.data.dataset, weights, args.name) as log:
+        log.log_files({"samples": args.out})
 
 
 if __name__ == "__main__":

@@ -5,26 +5,29 @@
 With train.processes, or under torchrun, several processes share every batch (docs/training.md).
 
 DVC deletes a stage's outs before it runs, so what a killed training needs lies in checkpoints/, under a name that holds
-a hash of the run's params and data: other params never resume it.
+a hash of the run's params and data: other params never resume it. When it is done, the finished weights stay there, for
+a start before DVC has committed the outs; the next training of the run removes them.
 """
 
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pixelcnn import checkpoint, stages
+from pixelcnn import checkpoint, files, stages
 from pixelcnn.data.dataset import DatasetInfo, read_info, read_split
 from pixelcnn.device import has_bfloat16
 from pixelcnn.generation.sample_grids import sample_grid
 from pixelcnn.model import Model
 from pixelcnn.params import Params, Run
 from pixelcnn.tracking import runs
+from pixelcnn.tracking.runs import RunLog
 from pixelcnn.training import distributed, setup
 from pixelcnn.training.distributed import World
 from pixelcnn.training.fit import Fit, Logger
@@ -32,6 +35,7 @@ from pixelcnn.training.loop import steps_within
 from pixelcnn.training.state import Training
 
 CHECKPOINTS = Path("checkpoints")
+LOCK_POLL = 1.0  # seconds
 
 
 def main() -> None:
@@ -42,7 +46,7 @@ def main() -> None:
     if params.train.processes > 1 and not distributed.started_by_torchrun():
         _become_torchrun(params.train.processes)
     device = distributed.device()
-    with distributed.world(device) as world:
+    with distributed.world(device) as world, nullcontext() if args.measure else _only_one(args.name, world):
         _train(args, params, device, world)
 
 
@@ -78,34 +82,63 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
         path = CHECKPOINTS / f"{args.name}-{setup.training_key(run, info)}.pt"
         fit = Fit(training, params.train, path, args.name, world, draw)
         fit.restore()
-        with _tracked(args.name, run, info, fit) as logger:
-            fit.run(images, conditions, validation, logger)
-            if world.is_rank0:
-                _finish(fit, args, device)
+        with _tracked(args.name, run, info, fit) as log:
+            fit.run(images, conditions, validation, Logger(log.log, log.log_picture) if log else None)
+            if log:
+                _finish(fit, args, device, log)
     world.once_per_machine(lambda: pixels.unlink(missing_ok=True))
 
 
-def _finish(fit: Fit, args: argparse.Namespace, device: torch.device) -> None:
-    """Write the model and what is reported of it; then the checkpoint is not needed any more."""
+def _finish(fit: Fit, args: argparse.Namespace, device: torch.device, log: RunLog) -> None:
+    """Write the model and what is reported of it. DVC has yet to commit that; until then the checkpoint stays."""
+    fit.save_finished()
     report = fit.write(args.out, args.report, device)
     curve, sha256 = args.report.with_suffix(".csv"), checkpoint.read_config(args.out).weights_sha256
     numbers = report.model_dump(exclude_none=True, exclude={"hardware", "exact"})
-    runs.finish(numbers, sha256, {"curve": curve, "model": args.out / checkpoint.CONFIG})
-    fit.forget()
+    log.finish(numbers, sha256, {"curve": curve, "model": args.out / checkpoint.CONFIG})
+    if not stages.by_dvc():
+        fit.forget()
 
 
 @contextmanager
-def _tracked(name: str, run: Run, info: DatasetInfo, fit: Fit) -> Iterator[Logger]:
+def _only_one(name: str, world: World) -> Iterator[None]:
+    """Hold the lock of this run; wait where another process trains it, as when `dvc repro` alone was killed."""
+    said = False
+    with ExitStack() as stack:
+        while holder := world.all_gather(_lock(name, stack) if world.is_rank0 else "")[0]:
+            if world.is_rank0 and not said:
+                print(
+                    f"{name}: process {holder} is training this run; waiting for its end (`kill {holder}` asks it to "
+                    "save a checkpoint and end)",
+                    flush=True,
+                )
+            said = True
+            time.sleep(LOCK_POLL)
+        yield
+
+
+def _lock(name: str, stack: ExitStack) -> str:
+    """Lock the run, or else say which process has; "" for this one."""
+    try:
+        stack.enter_context(files.lock(CHECKPOINTS / f"{name}.lock"))
+    except BlockingIOError as error:
+        return str(error) or "?"
+    return ""
+
+
+@contextmanager
+def _tracked(name: str, run: Run, info: DatasetInfo, fit: Fit) -> Iterator[RunLog | None]:
     """The MLflow run of a training, which rank 0 alone logs to; its id is part of every checkpoint."""
-    logger = Logger(runs.log, runs.log_picture)
     if not fit.world.is_rank0:
         fit.logger_state = fit.world.all_gather("")[0]
-        yield logger
+        yield None
         return
-    searchable = setup.what_decides_the_weights(run)
-    with runs.training_run(name, run.description, searchable, info, fit.logger_state, stages.experiment()) as run_id:
-        fit.logger_state = fit.world.all_gather(run_id)[0]
-        yield logger
+    searchable, saved_as = setup.what_decides_the_weights(run), fit.path.stem
+    with runs.training_run(
+        name, run.description, searchable, info, fit.logger_state, saved_as, stages.experiment()
+    ) as log:
+        fit.logger_state = fit.world.all_gather(log.training)[0]
+        yield log
 
 
 def _arguments() -> argparse.Namespace:

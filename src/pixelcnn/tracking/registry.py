@@ -31,7 +31,8 @@ from pixelcnn.evaluation.comparison import Comparison, compare
 from pixelcnn.schemas import RegisterReport
 from pixelcnn.tracking import store
 from pixelcnn.tracking.model_package import ModelPackage
-from pixelcnn.tracking.runs import WEIGHTS_TAG, active_in_mlflow, run_of_weights
+from pixelcnn.tracking.runs import active_in_mlflow
+from pixelcnn.tracking.store import WEIGHTS_TAG
 
 CODE = Path(__file__).parent.parent  # copied into each version, so that loading one needs no installed pixelcnn
 PYFUNC = Path(__file__).with_name("pyfunc.py")
@@ -169,7 +170,9 @@ def _decide(
 ) -> Decision:
     champion = _aliased(client, challenger.name, "champion")
     if champion is None or champion.version == challenger.version:
-        return Decision(True, f"the first version of {challenger.name}", None, None)
+        # If it is champion itself, an earlier start was killed after the decision, whose reason it has
+        reason = challenger.tags.get("reason", f"the first version of {challenger.name}")
+        return Decision(True, reason, None, None)
     theirs, ours = (v.tags.get(FINGERPRINT_TAG, "unknown")[:12] for v in (champion, challenger))
     if theirs != ours:
         command = f"python -m pipelines.rollback {challenger.name} --to {challenger.version}"
@@ -277,8 +280,7 @@ def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelCon
     images = TensorSpec(np.dtype(np.uint8), (-1, *data.shape))
     bits = TensorSpec(np.dtype(np.float32), (-1,))
     needs_more = described.model.given is Given.EMBEDDING  # than images, so MLflow cannot try an example
-    run = run_of_weights(data.dataset, sha256, package.run)
-    with run as run_id, active_in_mlflow(run_id), warnings.catch_warnings():
+    with active_in_mlflow(data.dataset, sha256, package.run), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -288,10 +290,11 @@ def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelCon
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
             input_example=None if needs_more else np.zeros((1, *data.shape), np.uint8),
             signature=ModelSignature(Schema([images]), Schema([bits])),
-            registered_model_name=described.registered_name,
             metadata={WEIGHTS_TAG: sha256},
         )
-    return client.get_model_version(described.registered_name, str(info.registered_model_version))
+    # The tag comes with the version, so that a start after a kill at any moment finds it and adds what it lacks
+    made = mlflow.register_model(info.model_uri, described.registered_name, tags={WEIGHTS_TAG: sha256})
+    return client.get_model_version(described.registered_name, made.version)
 
 
 def _lock() -> FileLock:

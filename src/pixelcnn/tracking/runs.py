@@ -1,138 +1,122 @@
 """MLflow runs. An experiment is a data set; a run is one training and what is measured on its weights.
 
-Logging appends to an outbox on disk, which a thread delivers to the store (pixelcnn.tracking.store), so that a store
-that is slow or down costs a training neither time nor data. What is not delivered is sent by the next stage that
-reaches the store, or by `python -m pixelcnn.tracking.runs`. A run is identified by a tag: during a training by an id
-that the checkpoint holds, afterwards by the sha256 of the weights. So no MLflow id enters a DVC output.
+Logging appends to a record on disk (pixelcnn.tracking.records), and a thread brings the store up to date with it, so
+that a store that is slow or down costs a training neither time nor data: a store that was down, a machine without a
+network and a killed process are one case, which the next stage or `pixelcnn runs sync` mends. A run is identified by a
+tag: during a training by an id that its record and its checkpoint hold, afterwards by the sha256 of the weights. So no
+MLflow id enters a DVC output.
 
-Names in MLflow: "training/..." are curves over steps, "system/..." utilisation of the machine, "usage/..." the cost of
-the training; a name without such a prefix is a result.
+Names in MLflow: "training/..." are curves over steps, "system/..." utilisation of the machine (which the store alone
+has), "usage/..." the cost of the training; a name without such a prefix is a result.
 """
 
 import contextlib
 import json
 import platform
 import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
-from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
 from pixelcnn.data.dataset import DatasetInfo
 from pixelcnn.files import sha256_of
-from pixelcnn.tracking.outbox import DeliveryThread, Event, Outbox
-from pixelcnn.tracking.store import UNSENT, Delivery, address, answering, connect, find_or_create, send_unsent
+from pixelcnn.tracking import records, store
+from pixelcnn.tracking.records import Event, Record
+from pixelcnn.tracking.store import TRAINING_TAG, WEIGHTS_TAG, Sender
 
-TRAINING_TAG, WEIGHTS_TAG, EXPERIMENT_TAG = "training", "weights_sha256", "dvc_experiment"
-SYSTEM_METRICS_INTERVAL = 10.0  # seconds
-
-
-@dataclass
-class _Active:
-    """The outbox of the active run, and the last step that was logged."""
-
-    box: Outbox
-    step: int = 0
+EXPERIMENT_TAG = "dvc_experiment"
+INTERVAL, MAX_INTERVAL = 2.0, 60.0  # seconds between two sendings; grows to MAX while the store does not answer
+CLOSE_TIMEOUT = 60.0  # seconds that the end of a training waits for the last one
 
 
-_active: ContextVar[_Active] = ContextVar("the active run")
+class RunLog:
+    """What is logged to one MLflow run. Every method appends to the run's record, which takes well under 1 ms."""
+
+    def __init__(self, record: Record):
+        """The last logged step: a training that was killed repeats the steps since its checkpoint, which are logged."""
+        self.record = record
+        curves = (event for event in record.events() if any(key.startswith("training/") for key in _names(event)))
+        self.logged = max((event["step"] for event in curves), default=0)
+        self.pictured = max((event["step"] for event in record.events() if "picture" in event), default=0)
+
+    @property
+    def training(self) -> str:
+        """The id that a later start of this training gives to `training_run`."""
+        value: str = self.record.about["identity"][1]
+        return value
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log a point of each training curve at a step, once."""
+        if step > self.logged:
+            self._put({"metrics": {f"training/{key}": value for key, value in values.items()}, "step": step})
+
+    def log_picture(self, name: str, path: Path, step: int) -> None:
+        """Log an image file at a step, once; MLflow shows these beside the curves, with a slider over steps."""
+        if step > self.pictured:
+            self._put({"picture": self.record.attach(path), "name": f"training/{name}", "step": step})
+
+    def finish(self, values: Mapping[str, float], weights_sha256: str, files: Mapping[str, Path]) -> None:
+        """Log a finished training: its cost, the sha256 of its weights, and files by artifact folder.
+
+        Bits/dim are left out: the curves have them, and evaluation measures them on these weights.
+        """
+        usage = {f"usage/{key}": value for key, value in values.items() if not key.endswith("bits_per_dim")}
+        self._put({"metrics": usage, "step": 0})
+        self._put({"tags": {WEIGHTS_TAG: weights_sha256}})
+        self.log_files(files)
+
+    def measured(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Log what was measured on the run's weights: scores by split."""
+        values = {f"{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
+        self._put({"metrics": values | {"test_standard_error": scores["test"]["standard_error"]}, "step": 0})
+        rows = {"columns": ["split", *scores["test"]], "data": [[split, *s.values()] for split, s in scores.items()]}
+        self._put_text("scores.json", json.dumps(rows), "")
+        self._put({"tags": {"mlflow.loggedArtifacts": json.dumps([{"path": "scores.json", "type": "table"}])}})
+
+    def log_files(self, files: Mapping[str, Path]) -> None:
+        """Log files by artifact folder, as they are now."""
+        for folder, path in files.items():
+            self._put({"file": self.record.attach(path), "to": folder})
+
+    def begin(self, params: Mapping[str, Any], info: DatasetInfo) -> None:
+        """Log what a training starts from."""
+        self._put({"status": "RUNNING"})
+        self._put({"params": {key: str(value) for key, value in flatten(params).items()}})
+        self._put({"dataset": dataset(info)})
+        self._put_text("config.json", json.dumps(params, indent=2), "environment")
+        self._put_text("requirements.txt", environment(), "environment")
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Log the final status of what is done in this context."""
+        status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except SystemExit:
+            status = "KILLED"
+            raise
+        finally:
+            self._put({"status": status})
+
+    def _put(self, event: Event) -> None:
+        self.record.put(event | {"time": _now()})
+
+    def _put_text(self, name: str, text: str, folder: str) -> None:
+        self._put({"file": self.record.attach_bytes(name, f"{text}\n".encode()), "to": folder})
 
 
-@contextlib.contextmanager
-def training_run(
-    name: str, description: str, params: Mapping[str, Any], info: DatasetInfo, run_id: str | None, experiment: str = ""
-) -> Iterator[str]:
-    """The run of a training: a new one where `run_id` is None, else the one that an earlier start yielded.
-
-    experiment: the name of the DVC experiment that trains, if one does: it stands in the run's name, and in a tag.
-    Yields the `run_id` of a later start. The run's status ends as FINISHED, as KILLED after a signal (SystemExit), as
-    FAILED after any other exception. Raises nothing where the store does not answer, and ends a minute later at most.
-    """
-    training = run_id or uuid.uuid4().hex
-    about = _about(info.dataset, TRAINING_TAG, training, f"{name}, {experiment}" if experiment else name)
-    about["tags"] |= {"mlflow.note.content": description} | provenance()
-    about["tags"] |= {EXPERIMENT_TAG: experiment} if experiment else {}
-    with _logging(about):
-        _put({"status": "RUNNING"})
-        _put({"params": {key: str(value) for key, value in flatten(params).items()}})
-        _put({"dataset": dataset(info)})
-        _put_text("config.json", json.dumps(params, indent=2), "environment")
-        _put_text("requirements.txt", environment(), "environment")
-        with _ending(), _system_metrics():
-            yield training
-
-
-@contextlib.contextmanager
-def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[str]:
-    """The run that trained these weights; a new one where the store has none with them.
-
-    Yields its id. A new run is tagged `adopted`: after a clone and `dvc pull` there are models but no runs. Where the
-    store does not answer the id is "", and what `measured` logs is delivered when it does.
-    """
-    about = _about(dataset, WEIGHTS_TAG, weights_sha256, name) | {"over": True}
-    about["tags"]["adopted"] = "weights came from DVC, not from a training here"
-    try:
-        client = connect(dataset)
-        with answering():
-            run_id = find_or_create(client, about)
-    except ConnectionError:
-        run_id = ""
-    with _logging(about, run_id):
-        yield run_id
-
-
-def log(values: Mapping[str, float], step: int) -> None:
-    """Log a point of each training curve of the active run at a step."""
-    _active.get().step = step
-    _put({"metrics": {f"training/{key}": value for key, value in values.items()}, "step": step})
-
-
-def log_picture(name: str, path: Path, step: int) -> None:
-    """Log an image file of the active run at a step; MLflow shows these beside the curves, with a slider over steps."""
-    _put({"picture": _active.get().box.attach(path), "name": f"training/{name}", "step": step})
-
-
-def finish(values: Mapping[str, float], weights_sha256: str, files: Mapping[str, Path]) -> None:
-    """Log a finished training: its cost, the sha256 of its weights, and files by artifact folder.
-
-    Bits/dim are left out: the curves have them, and evaluation measures them on these weights.
-    """
-    usage = {f"usage/{key}": value for key, value in values.items() if not key.endswith("bits_per_dim")}
-    _put({"metrics": usage, "step": 0})
-    _put({"tags": {WEIGHTS_TAG: weights_sha256}})
-    log_files(files)
-
-
-def measured(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Log what was measured on the active run's weights: scores by split."""
-    values = {f"{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
-    _put({"metrics": values | {"test_standard_error": scores["test"]["standard_error"]}, "step": 0})
-    rows = {"columns": ["split", *scores["test"]], "data": [[split, *s.values()] for split, s in scores.items()]}
-    _put_text("scores.json", json.dumps(rows), "")
-    _put({"tags": {"mlflow.loggedArtifacts": json.dumps([{"path": "scores.json", "type": "table"}])}})
-
-
-def log_files(files: Mapping[str, Path]) -> None:
-    """Log files of the active run by artifact folder, as they are now."""
-    for folder, path in files.items():
-        _put({"file": _active.get().box.attach(path), "to": folder})
-
-
-def _put(event: Event) -> None:
-    _active.get().box.put(event | {"time": _now()})
+def _names(event: Event) -> list[str]:
+    return list(event.get("metrics", {}))
 
 
 def _now() -> int:
@@ -140,87 +124,161 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _put_text(name: str, text: str, folder: str) -> None:
-    _put({"file": _active.get().box.attach_bytes(name, f"{text}\n".encode()), "to": folder})
+@contextlib.contextmanager
+def training_run(
+    name: str,
+    description: str,
+    params: Mapping[str, Any],
+    info: DatasetInfo,
+    training: str | None,
+    checkpoint: str,
+    experiment: str = "",
+) -> Iterator[RunLog]:
+    """The run of a training. It goes on where `training`, of an earlier start, is given, or where a record says that
+    one with this checkpoint was killed; else it is a new one.
+
+    checkpoint: the name under which this training saves, unique to its params and data. experiment: the name of the DVC
+    experiment that trains, if one does: it stands in the run's name, and in a tag.
+    The run's status ends as FINISHED, as KILLED after a signal (SystemExit), as FAILED after any other exception.
+    Raises ValueError where the data set's experiment was deleted in MLflow, and nothing where the store does not
+    answer; the end waits for that a minute at most.
+    """
+    with contextlib.suppress(ConnectionError), store.answering():
+        store.open_experiment(info.dataset)
+    run_name = f"{name}, {experiment}" if experiment else name
+    about = _about(info.dataset, (TRAINING_TAG, training or uuid.uuid4().hex), run_name)
+    about["tags"] |= {"mlflow.note.content": description} | provenance()
+    about["tags"] |= {EXPERIMENT_TAG: experiment} if experiment else {}
+    record = _begun(training, checkpoint) or Record.create(about | {"checkpoint": checkpoint})
+    with record.locked():
+        run = RunLog(record)
+        run.begin(params, info)
+        with _live(record), run.ending():
+            yield run
 
 
-def _about(experiment: str, tag: str, value: str, name: str) -> Event:
-    """What store.find_or_create needs: store, experiment, the identifying tag, and the tags of a new run."""
+def _begun(training: str | None, checkpoint: str) -> Record | None:
+    """The record of an earlier start of this training, if it lies here and no process holds it."""
+    if training is not None:
+        return records.find(identity=[TRAINING_TAG, training])
+    found = records.find(checkpoint=checkpoint)
+    with contextlib.suppress(BlockingIOError):
+        if found is not None and found.last_status.get("status") in ("RUNNING", "KILLED"):
+            with found.locked():
+                return found
+    return None
+
+
+@contextlib.contextmanager
+def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[RunLog]:
+    """The run that trained these weights; a new one where the store has none with them.
+
+    A new run is tagged `adopted`: after a clone and `dvc pull` there are models but no runs. What is logged is sent at
+    the end; where the store does not answer it waits, and a line says so.
+    """
+    run = RunLog(_record_of_weights(dataset, weights_sha256, name))
+    yield run
+    try:
+        store.connect(dataset)
+    except (ConnectionError, store.Deleted) as error:
+        print(f"{error}; what was logged waits in {run.record.folder}", file=sys.stderr, flush=True)
+
+
+def _record_of_weights(dataset: str, weights_sha256: str, name: str) -> Record:
+    about = _about(dataset, (WEIGHTS_TAG, weights_sha256), name) | {"over": True}
+    about["tags"]["adopted"] = "weights came from DVC, not from a training here"
+    return records.find(experiment=dataset, identity=about["identity"]) or Record.create(about)
+
+
+@contextlib.contextmanager
+def active_in_mlflow(dataset: str, weights_sha256: str, name: str) -> Iterator[str]:
+    """Make the run of these weights MLflow's active one, and restore its end time: its duration is the training's.
+
+    Yields its id. Raises ConnectionError where the store does not answer.
+    """
+    with store.answering():
+        run_id, _ = store.find_or_create(_record_of_weights(dataset, weights_sha256, name))
+    client = mlflow.MlflowClient()
+    end = client.get_run(run_id).info.end_time
+    with mlflow.start_run(run_id):
+        yield run_id
+    client.set_terminated(run_id, end_time=end)
+
+
+def _about(experiment: str, identity: tuple[str, str], name: str) -> Event:
+    """What store.find_or_create needs: experiment, the identifying tag, and the time and tags of a new run."""
     return {
-        "store": address(),
         "experiment": experiment,
-        "identity": [tag, value],
-        "tags": resolve_tags({"mlflow.runName": name, tag: value}),
+        "identity": list(identity),
+        "tags": resolve_tags({"mlflow.runName": name, identity[0]: identity[1]}),
         "time": _now(),
         "over": False,  # whether a new run is ended at once
     }
 
 
 @contextlib.contextmanager
-def _logging(about: Event, run_id: str = "") -> Iterator[None]:
-    """An outbox for what is logged in this context, and the thread that delivers it."""
-    box = Outbox.create(UNSENT / f"{about['time']}-{uuid.uuid4().hex[:8]}", about)
-    delivery = DeliveryThread(box, Delivery(run_id), f"MLflow at {address()}")
-    token = _active.set(_Active(box))
-    delivery.start()
+def _live(record: Record) -> Iterator[None]:
+    """Keep the store up to date with a record, by a thread."""
+    live = Live(record)
+    live.start()
     try:
         yield
     finally:
-        _active.reset(token)
-        delivery.close()
+        live.close()
 
 
-@contextlib.contextmanager
-def active_in_mlflow(run_id: str) -> Iterator[None]:
-    """Make the run MLflow's active one, and restore its end time: its duration is that of the training."""
-    client = mlflow.MlflowClient()
-    end = client.get_run(run_id).info.end_time
-    with mlflow.start_run(run_id):
-        yield
-    client.set_terminated(run_id, end_time=end)
+class Live(threading.Thread):
+    """Sends a record periodically, and the machine's utilisation by MLflow's own monitor while the store answers."""
 
+    def __init__(self, record: Record):
+        super().__init__(name="MLflow", daemon=True)
+        self.record, self.sender = record, Sender(record)
+        self.closing = threading.Event()
+        self.monitor: SystemMetricsMonitor | None = None
+        self.failure: Exception | None = None
 
-@contextlib.contextmanager
-def _ending() -> Iterator[None]:
-    """Log the active run's final status."""
-    status = "FAILED"
-    try:
-        yield
-        status = "FINISHED"
-    except SystemExit:
-        status = "KILLED"
-        raise
-    finally:
-        _put({"status": status})
+    def run(self) -> None:
+        """Send until closed, then once more, and also what earlier processes have left."""
+        interval = INTERVAL
+        while True:
+            last = self.closing.is_set()  # read before sending, so that the last sending has every event
+            if last and self.monitor is not None:
+                self.monitor.finish()
+            try:
+                self.sender.send()
+                if self.monitor is None:
+                    self._on_first_answer()
+                interval = INTERVAL
+                self._report(None)
+            except Exception as error:
+                interval = min(2 * interval, MAX_INTERVAL)
+                self._report(error)
+            if last:
+                return
+            self.closing.wait(interval)
 
+    def close(self) -> None:
+        """Send what is left, within CLOSE_TIMEOUT; where that fails a message says where it waits."""
+        self.closing.set()
+        self.join(CLOSE_TIMEOUT)
+        if self.failure is not None or self.is_alive():
+            waits = f"the rest waits in {self.record.folder}; `pixelcnn runs sync` sends it"
+            print(f"MLflow at {store.address()} has not taken everything; {waits}", file=sys.stderr, flush=True)
 
-@contextlib.contextmanager
-def _system_metrics() -> Iterator[None]:
-    """Log utilisation of CPU, memory, disk, network and GPU at the current step, by MLflow's monitors.
+    def _on_first_answer(self) -> None:
+        store.sync()
+        self.monitor = SystemMetricsMonitor(self.sender.run_id, resume_logging=True)
+        self.monitor.start()
 
-    Not by MLflow's own thread, which gives up the first time that the store does not answer.
-    """
-    monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    with contextlib.suppress(Exception):  # no GPU, no driver
-        monitors.append(GPUMonitor())
-    active, done = _active.get(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(SYSTEM_METRICS_INTERVAL):
-            values: dict[str, float] = {}
-            for monitor in monitors:
-                monitor.collect_metrics()
-                values |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
-                monitor.clear_metrics()
-            active.box.put({"metrics": values, "step": active.step, "time": _now()})
-
-    thread = threading.Thread(target=watch, name="system metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def _report(self, error: Exception | None) -> None:
+        """Print a line when sending begins to fail, and when it succeeds again."""
+        at = f"MLflow at {store.address()}"
+        if error is not None and self.failure is None:
+            reason = str(error).splitlines()[0][:200]
+            print(f"{at} does not answer ({reason}); going on, trying again", file=sys.stderr, flush=True)
+        if error is None and self.failure is not None:
+            print(f"{at} answers again", file=sys.stderr, flush=True)
+        self.failure = error
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -265,7 +323,3 @@ def dataset(info: DatasetInfo) -> dict[str, str]:
         "schema": json.dumps({"shape": list(info.shape), "levels": info.levels, "classes": len(info.classes)}),
         "profile": json.dumps({name: split.num_images for name, split in info.splits.items()}),
     }
-
-
-if __name__ == "__main__":
-    print(f"sent to {address()}: what was unsent of {send_unsent()} runs")

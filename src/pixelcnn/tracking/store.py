@@ -1,11 +1,14 @@
-"""The MLflow store: connecting to it, and delivering what an outbox holds.
+"""The MLflow store: connecting to it, and adding what it lacks of the records on disk.
 
-The store is MLFLOW_TRACKING_URI, else a SQLite file beside params.yaml, which needs no server.
+The store is MLFLOW_TRACKING_URI, else a SQLite file beside params.yaml, which needs no server. What a store has of a
+record is said by a tag of its run, so that any store is completed: one that was down, was replaced, or is another one.
+Sending is idempotent, since MLflow stores a point of the same name, step, time and value once. Nothing is deleted.
 """
 
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +19,17 @@ from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from pixelcnn.tracking.outbox import Event, Outbox, abandoned
+from pixelcnn.tracking import records
+from pixelcnn.tracking.records import Event, Record
 
-LOCAL_STORE = Path("mlflow.db")
-LOCAL_ARTIFACTS = Path("mlruns")
-UNSENT = LOCAL_ARTIFACTS / "_unsent"  # the outboxes; a data set's name cannot begin with an underscore
+LOCAL_STORE, LOCAL_ARTIFACTS = records.LOCAL_STORE, records.LOCAL_ARTIFACTS
+
+TRAINING_TAG, WEIGHTS_TAG = "training", "weights_sha256"  # identify the run of a training, and of weights
 # The view that the UI opens with `?viewStateShareKey=results`: runs sorted by test bits/dim, with the main columns
 VIEW = {
     "orderByKey": "metrics.`test_bits_per_dim`",
@@ -42,19 +46,22 @@ EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # the UI shows training runs first, not traces of LLMs
     "mlflow.sharedViewState.results": json.dumps(VIEW),
 }
-MAX_METRICS, MAX_PARAMS = 1000, 100  # of one request
-REFUSALS = (400, 404, 409)  # HTTP status codes after which a retry is of no use
+REFUSALS = (400, 404, 409, 413)  # HTTP status codes after which a retry is of no use
+
+
+class Deleted(ValueError):
+    """A run or an experiment that somebody has deleted in MLflow; it is not created again."""
 
 
 def connect(experiment: str) -> mlflow.MlflowClient:
-    """Set the store and the experiment, creating both where they are missing, and send what earlier processes left.
+    """Set the store and the experiment, creating both where they are missing, and send what the store lacks.
 
-    Raises ConnectionError when the store does not answer, after two minutes at most.
+    Raises ConnectionError when the store does not answer, after two minutes at most; Deleted for a deleted experiment.
     """
     with answering():
-        client, _ = _open(experiment)
+        client, _ = open_experiment(experiment)
         mlflow.set_experiment(experiment)
-        send_unsent()
+        sync()
     return client
 
 
@@ -66,7 +73,7 @@ def answering() -> Iterator[None]:
     """
     try:
         yield
-    except UnsupportedModelRegistryStoreURIException as error:
+    except (UnsupportedModelRegistryStoreURIException, ModuleNotFoundError) as error:
         raise ConnectionError(f"MLflow cannot use {address()} here: {str(error).strip().splitlines()[0]}") from None
     except MlflowException as error:
         if _refused(error):
@@ -88,30 +95,6 @@ def _local_uri() -> str:
     return f"sqlite:///{LOCAL_STORE}"
 
 
-def find_or_create(client: mlflow.MlflowClient, about: Event) -> str:
-    """The id of the run with the tag `about["identity"]`, created where there is none, and ended if `about["over"]`."""
-    _, experiment_id = _open(about["experiment"])
-    tag, value = about["identity"]
-    with _creation_lock():
-        for run in client.search_runs([experiment_id], f"tags.{tag} = '{value}'", max_results=1):
-            return run.info.run_id
-        run_id = client.create_run(experiment_id, about["time"], about["tags"]).info.run_id
-    if about["over"]:
-        client.set_terminated(run_id, end_time=about["time"])
-    return run_id
-
-
-def send_unsent() -> int:
-    """Deliver the outboxes that earlier processes left for this store; returns their number."""
-    sent = 0
-    for box in abandoned(UNSENT):
-        if box.about["store"] == address():
-            Delivery()(box)
-            box.remove()
-            sent += 1
-    return sent
-
-
 def existing() -> mlflow.MlflowClient:
     """A client of the store, which creates nothing. ValueError where the local file does not exist yet."""
     if not is_there():
@@ -131,29 +114,91 @@ def _is_local() -> bool:
 
 def _creation_lock() -> contextlib.AbstractContextManager[Any]:
     """A lock on the local store, where two processes would both create the tables of a new file, or an unknown run."""
-    return FileLock(f"{LOCAL_STORE}.lock") if _is_local() else contextlib.nullcontext()
+    return FileLock(f"{LOCAL_STORE.resolve()}.lock") if _is_local() else contextlib.nullcontext()
 
 
 def _client() -> mlflow.MlflowClient:
     """The store's client; it creates the tables of a new SQLite file at once."""
-    new = not is_there()
+    if not is_there():
+        _create_tables(LOCAL_STORE.resolve())
+    elif _is_local():
+        _make_relative()
     mlflow.set_tracking_uri(_uri())
-    client = mlflow.MlflowClient()
-    if new:  # write-ahead logging is a property of the file: writers do not wait for readers, 3 ms instead of 20 ms
-        with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database:
-            database.execute("pragma journal_mode=wal")
-    return client
+    return mlflow.MlflowClient()
 
 
-def _open(experiment: str) -> tuple[mlflow.MlflowClient, str]:
-    """The store's client and the experiment's id, both created where they are missing."""
+def _create_tables(path: Path) -> None:
+    """Create a SQLite store under another name, and rename it: MLflow repairs no file of which a part is missing."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    part = path.with_name(f".{path.name}.part")
+    for left in path.parent.glob(f"{part.name}*"):  # by a process that was killed here
+        left.unlink()
+    engine = create_sqlalchemy_engine(f"sqlite:///{part}")
+    _initialize_tables(engine)
+    engine.dispose()
+    with contextlib.closing(sqlite3.connect(part)) as database:
+        # A property of the file: writers do not wait for readers, 3 ms instead of 20 ms
+        database.execute("pragma journal_mode=wal")
+    part.rename(path)
+
+
+def open_experiment(name: str) -> tuple[mlflow.MlflowClient, str]:
+    """The store's client and the experiment's id, both created where they are missing. Deleted if somebody did that."""
     with _creation_lock():
         client = _client()
-        found = client.get_experiment_by_name(experiment)
-        if found is not None:
-            return client, found.experiment_id
-        folder = (LOCAL_ARTIFACTS / experiment).resolve().as_uri() if _is_local() else None
-        return client, client.create_experiment(experiment, artifact_location=folder, tags=EXPERIMENT_TAGS)
+        found: Experiment | None = client.get_experiment_by_name(name)
+        if found is None:
+            return client, _create_experiment(client, name)
+    if found.lifecycle_stage == "deleted":
+        restore = f"MLFLOW_TRACKING_URI={address()} mlflow experiments restore -x {found.experiment_id}"
+        raise Deleted(
+            f"the MLflow experiment {name} was deleted, so nothing can be logged for that data set: `{restore}` "
+            "restores it, and `mlflow gc` (docs/mlflow.md) removes it for good, after which a new one is made"
+        )
+    return client, found.experiment_id
+
+
+def _create_experiment(client: mlflow.MlflowClient, name: str) -> str:
+    """A new experiment, whose artifacts lie in this folder if the store does, wherever that is moved to."""
+    location = str(LOCAL_ARTIFACTS / name) if _is_local() else None
+    made: str = client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
+    if location:  # MLflow has made it absolute; what is created below it inherits it as it is here
+        with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database, database:
+            database.execute("update experiments set artifact_location = ? where experiment_id = ?", (location, made))
+    return made
+
+
+# Where the local store keeps the locations of artifacts
+LOCATIONS = [
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+]
+
+
+def _make_relative() -> None:
+    """Make the locations of a store of the first release relative to its folder, which may have been moved or copied.
+
+    Only where the artifacts lie here, under mlruns/.
+    """
+    with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database, database:
+        absolute = database.execute(
+            "select name, artifact_location from experiments where artifact_location like '%:/%' or "
+            "artifact_location like '/%'"
+        ).fetchall()
+        for name, location in absolute:
+            end = f"{LOCAL_ARTIFACTS}/{name}"
+            if not location.endswith(f"/{end}") or not Path(end).exists():
+                continue
+            root = location.removesuffix(end)
+            for table, column in LOCATIONS:
+                database.execute(
+                    f"update {table} set {column} = substr({column}, ?) where {column} like ? escape '!'",
+                    (len(root) + 1, re.sub("([!%_])", r"!\1", root + end) + "%"),
+                )
 
 
 def _refused(error: MlflowException) -> bool:
@@ -161,81 +206,148 @@ def _refused(error: MlflowException) -> bool:
     return error.get_http_status_code() in REFUSALS
 
 
-class Delivery:
-    """Sends an outbox's events to MLflow, in order. Raises what MLflow raises when it does not answer.
+def sync() -> int:
+    """Add to the store what it lacks of the records on disk; returns the number of records that it lacked parts of.
 
-    Idempotent: MLflow stores a metric of the same name, step, time and value once.
+    Records that another process holds are left to that one, and runs that somebody has deleted in MLflow stay deleted.
+    Raises what MLflow raises when it does not answer.
     """
+    records.adopt_outboxes()
+    sent = 0
+    for experiment, group in groupby(sorted(records.every(), key=_experiment), _experiment):
+        with contextlib.suppress(Deleted):
+            has = _sizes(experiment)
+            sent += sum(_send_unheld(record) for record in group if has.get(_mark(record)) != record.size)
+    return sent
 
-    def __init__(self, run_id: str = ""):
-        self.run_id = run_id
 
-    def __call__(self, box: Outbox) -> None:
-        """Deliver the events; those that the store refuses for good are dropped with a message."""
+def _experiment(record: Record) -> str:
+    name: str = record.about["experiment"]
+    return name
+
+
+def _mark(record: Record) -> str:
+    """The tag of a run that says how many bytes of a record's events the store has."""
+    return f"record.{record.folder.name}"
+
+
+def _sizes(experiment: str) -> dict[str, int]:
+    """How much the store has of records, by their marks; without runs that go on, or whose process was killed."""
+    _, experiment_id = open_experiment(experiment)
+    runs = mlflow.search_runs([experiment_id], run_view_type=ViewType.ALL, max_results=50_000, output_format="list")
+    over = [run for run in runs if run.info.status != "RUNNING"]
+    return {key: int(value) for run in over for key, value in run.data.tags.items() if key.startswith("record.")}
+
+
+def _send_unheld(record: Record) -> bool:
+    """Send a record unless a process holds it; a training whose process has ended without a word was killed."""
+    with contextlib.suppress(BlockingIOError, Deleted), record.locked():
+        last = record.last_status
+        if last.get("status") == "RUNNING":
+            record.put({"status": "KILLED", "time": last["time"]})
+        Sender(record).send()
+        return True
+    return False
+
+
+class Sender:
+    """Sends a record to the store, from where the store's copy ends."""
+
+    def __init__(self, record: Record):
+        self.record, self.run_id, self.sent = record, "", 0
+
+    def send(self) -> None:
+        """Send what is there by now. What the store refuses for good is left out with a message.
+
+        Raises what MLflow raises when it does not answer, and Deleted where the run was deleted.
+        """
+        client = mlflow.MlflowClient()
         if not self.run_id:
-            client, _ = _open(box.about["experiment"])
-            send_unsent()
-            self.run_id = find_or_create(client, box.about)
-        for events in box.undelivered():
-            for kind, same in groupby(events, lambda event: next(iter(event))):
-                try:
-                    SENDERS[kind](mlflow.MlflowClient(), self.run_id, list(same), box.folder)
-                except MlflowException as error:
-                    if not _refused(error):
-                        raise
-                    print(f"MLflow refuses {kind} of a run, so they are lost: {error}", file=sys.stderr, flush=True)
+            self.run_id, self.sent = find_or_create(self.record)
+        for events, end in self.record.chunks(self.sent):
+            for event in events:
+                for kind in SENDERS.keys() & event.keys():
+                    with self._leaving_out(kind):
+                        SENDERS[kind](client, self.run_id, event, self.record.folder)
+            self._send_batch(client, events)
+            client.set_tag(self.run_id, _mark(self.record), end)
+            self.sent = end
+
+    def _send_batch(self, client: mlflow.MlflowClient, events: Sequence[Event]) -> None:
+        points = [Metric(k, v, e["time"], e["step"]) for e in events for k, v in e.get("metrics", {}).items()]
+        params = [Param(key, value) for event in events for key, value in event.get("params", {}).items()]
+        tags = [RunTag(key, value) for event in events for key, value in event.get("tags", {}).items()]
+        batches: list[dict[str, Any]] = []
+        for kind, values, most in (("metrics", points, 1000), ("params", params, 100), ("tags", tags, 100)):
+            batches += [{kind: values[start : start + most]} for start in range(0, len(values), most)]
+        for batch in batches:
+            with self._leaving_out(next(iter(batch))):
+                client.log_batch(self.run_id, **batch)
+
+    @contextlib.contextmanager
+    def _leaving_out(self, kind: str) -> Iterator[None]:
+        """Go on with a message where the store refuses something for good, unless since its run was deleted."""
+        try:
+            yield
+        except (MlflowException, UnidentifiedImageError, FileNotFoundError) as error:
+            if isinstance(error, MlflowException) and not _refused(error):
+                raise
+            _refuse_deleted(mlflow.MlflowClient().get_run(self.run_id))
+            reason = str(error).splitlines()[0]
+            print(f"MLflow has no {kind} that {self.record.folder} holds: {reason}", file=sys.stderr, flush=True)
 
 
-def _send_status(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
-    for event in events:
-        if event["status"] == "RUNNING":
-            client.update_run(run_id, "RUNNING")
-        else:
-            client.set_terminated(run_id, event["status"], event["time"])
+def find_or_create(record: Record) -> tuple[str, int]:
+    """The id of a record's run, created where there is none, and the bytes that the store has of the record."""
+    about = record.about
+    client, experiment_id = open_experiment(about["experiment"])
+    tag, value = about["identity"]
+    with _creation_lock():
+        found = client.search_runs([experiment_id], f"tags.{tag} = '{value}'", ViewType.ALL, max_results=1)
+        run: Run = found[0] if found else client.create_run(experiment_id, about["time"], about["tags"])
+    _refuse_deleted(run)
+    if about["over"] and not found:
+        client.set_terminated(run.info.run_id, end_time=about["time"])
+    return run.info.run_id, int(run.data.tags.get(_mark(record), 0))
 
 
-def _send_params(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
-    params = [Param(key, value) for event in events for key, value in event["params"].items()]
-    for start in range(0, len(params), MAX_PARAMS):
-        client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
+def _refuse_deleted(run: Run) -> None:
+    if run.info.lifecycle_stage == "deleted":
+        name = run.info.run_name
+        raise Deleted(f"the run {name} was deleted in MLflow; once it is restored `pixelcnn runs sync` adds the rest")
 
 
-def _send_metrics(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
-    points = [Metric(key, value, e["time"], e["step"]) for e in events for key, value in e["metrics"].items()]
-    for start in range(0, len(points), MAX_METRICS):
-        client.log_batch(run_id, metrics=points[start : start + MAX_METRICS])
+def _send_status(client: mlflow.MlflowClient, run_id: str, event: Event, _: Path) -> None:
+    if event["status"] == "RUNNING":
+        client.update_run(run_id, "RUNNING")
+    else:
+        client.set_terminated(run_id, event["status"], event["time"])
 
 
-def _send_tags(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
-    for event in events:
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in event["tags"].items()])
-
-
-def _send_dataset(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], _: Path) -> None:
+def _send_dataset(client: mlflow.MlflowClient, run_id: str, event: Event, _: Path) -> None:
     context = [InputTag("mlflow.data.context", "training")]
-    client.log_inputs(run_id, [DatasetInput(Dataset(**event["dataset"]), context) for event in events])
+    client.log_inputs(run_id, [DatasetInput(Dataset(**event["dataset"]), context)])
 
 
-def _send_files(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], folder: Path) -> None:
-    for event in events:
-        client.log_artifact(run_id, str(folder / event["file"]), event["to"] or None)
+def _send_file(client: mlflow.MlflowClient, run_id: str, event: Event, folder: Path) -> None:
+    client.log_artifact(run_id, str(folder / event["file"]), event["to"] or None)
 
 
-def _send_pictures(client: mlflow.MlflowClient, run_id: str, events: Sequence[Event], folder: Path) -> None:
-    for event in events:
-        with Image.open(folder / event["picture"]) as image:
-            image.load()
-        where = {"key": event["name"], "step": event["step"], "timestamp": event["time"]}
-        client.log_image(run_id, image, synchronous=True, **where)
+def _send_picture(client: mlflow.MlflowClient, run_id: str, event: Event, folder: Path) -> None:
+    """Send a picture once: MLflow gives it a name of its own each time, which ends with the thumbnail's."""
+    name = re.escape(f"{event['name'].replace('/', '~')}+step+{event['step']}+timestamp+{event['time']}+")
+    if any(re.match(f"images/{name}.*compressed", item.path) for item in client.list_artifacts(run_id, "images")):
+        return
+    with Image.open(folder / event["picture"]) as image:
+        image.load()
+    where = {"key": event["name"], "step": event["step"], "timestamp": event["time"]}
+    client.log_image(run_id, image, synchronous=True, **where)
 
 
-# By the first key of an event, which is its kind
-SENDERS: dict[str, Callable[[mlflow.MlflowClient, str, Sequence[Event], Path], None]] = {
+# By the key of an event; points, params and tags go in batches
+SENDERS: dict[str, Callable[[mlflow.MlflowClient, str, Event, Path], None]] = {
     "status": _send_status,
-    "params": _send_params,
-    "metrics": _send_metrics,
-    "tags": _send_tags,
     "dataset": _send_dataset,
-    "file": _send_files,
-    "picture": _send_pictures,
+    "file": _send_file,
+    "picture": _send_picture,
 }

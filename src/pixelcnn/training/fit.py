@@ -5,6 +5,7 @@ run again (`logger_state`).
 """
 
 import csv
+import hashlib
 import io
 import platform
 import signal
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+import pixelcnn
 from pixelcnn import checkpoint, files
 from pixelcnn.data.dataset import Split
 from pixelcnn.data.loader import Images
@@ -37,6 +39,9 @@ from pixelcnn.training.loop import Step, finite_mean, train
 from pixelcnn.training.state import Training
 
 COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_dim", "validation_bits_per_dim"]
+FINISHED = ".finished"  # the ending of the file of a training that is done; that of its checkpoint is .pt
+DVC_LOCK = Path("dvc.lock")
+PACKAGE = Path(pixelcnn.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Fit:
     ):
         """path: of the checkpoint. draw: a sample grid (rows, columns, C, H, W) of a model."""
         self.training, self.settings, self.path, self.name, self.world = training, settings, path, name, world
+        self.finished = path.with_suffix(FINISHED)
         self.draw = draw
         self.logger_state: str | None = None
         self.rows: list[dict[str, float]] = []
@@ -69,32 +75,75 @@ class Fit:
         self.stop_signal, self.micro_batch = 0, training.micro_batch
 
     def restore(self) -> None:
-        """Continue from the checkpoint, if there is one. ValueError where the ranks found different ones."""
-        state = checkpoint.load_state(self.path)
-        if state is not None:
+        """Continue from the checkpoint, or from the end where the training is done and its outs are not yet committed.
+
+        ValueError where the ranks found different checkpoints.
+        """
+        if done := self._uncommitted():
+            self.training.step = self.training.settings.steps
+            self.training.best_step, self.training.best_bits_per_dim, self.training.best_weights = done["best"]
+            self._take_over(done)
+            self.say(f"trained already ({self.finished}) and not committed by DVC; writing the model and reports again")
+        elif (state := checkpoint.load_state(self.path)) is not None:
             self.training.load_state_dict(state["training"])
-            self.rows, self.seconds, self.logger_state = state["rows"], state["seconds"], state["logger_state"]
+            self._take_over(state)
             self.say(f"resuming after step {self.training.step} ({self.path})")
-        for other in self.path.parent.glob(f"{self.name}-{'[0-9a-f]' * 12}.pt"):
-            if other != self.path:
-                self.say(f"{other} is of other params or data, so it is not continued")
         steps = self.world.all_gather(self.training.step)
         if len(set(steps)) > 1:
             raise ValueError(
                 f"{self.path}: the processes found checkpoints of different steps ({', '.join(map(str, steps))}); "
                 "the folder is to be the same on all machines"
             )
+        if self.world.is_rank0:
+            self._tidy(keep=self.finished if done else None)
+
+    def _uncommitted(self) -> dict[str, Any] | None:
+        """The end of this training by the same code, unless dvc.lock has it.
+
+        Then somebody wants it trained anew. The curve identifies a training, since it has the seconds.
+        """
+        done = checkpoint.load_state(self.finished)
+        if done is None or done["code"] != files.sha256_of_folder(PACKAGE, "*.py"):
+            return None
+        committed = DVC_LOCK.read_text() if DVC_LOCK.exists() else ""
+        return None if hashlib.md5(_csv(done["rows"]).encode()).hexdigest() in committed else done
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        self.rows, self.seconds, self.logger_state = state["rows"], state["seconds"], state["logger_state"]
+
+    def _tidy(self, keep: Path | None) -> None:
+        """Remove the finished weights of earlier trainings of this run; name interrupted ones, which stay."""
+        for other in self.path.parent.glob(f"{self.name}-{'[0-9a-f]' * 12}.*"):
+            if other.suffix == FINISHED and other != keep:
+                other.unlink()
+            if other.suffix == self.path.suffix and other != self.path:
+                self.say(f"{other} is of other params or data, so it is not continued")
 
     def save(self) -> None:
         """Write the checkpoint."""
-        state = {"training": self.training.state_dict(), "rows": self.rows, "seconds": self.clock()}
-        checkpoint.save_state(self.path, state | {"logger_state": self.logger_state})
+        checkpoint.save_state(self.path, self._state() | {"training": self.training.state_dict()})
         self.saved = time.monotonic()
 
+    def save_finished(self) -> None:
+        """Write what `write` needs in place of the checkpoint: a quarter of its size or less."""
+        training, code = self.training, files.sha256_of_folder(PACKAGE, "*.py")
+        best = (training.best_step, training.best_bits_per_dim, training.best_weights)
+        if not self.finished.exists():
+            checkpoint.save_state(self.finished, self._state() | {"best": best, "code": code})
+        self._remove(self.path)
+
+    def _state(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.clock(), "logger_state": self.logger_state}
+
     def forget(self) -> None:
-        """Remove the checkpoint, and what a process killed while it saved has left beside it."""
-        self.path.unlink(missing_ok=True)
-        files.remove_parts(self.path)
+        """Remove the checkpoint and the finished weights."""
+        self._remove(self.path)
+        self._remove(self.finished)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a file, and what a process killed while it wrote that has left beside it."""
+        path.unlink(missing_ok=True)
+        files.remove_parts(path)
 
     def say(self, what: str) -> None:
         """Print a line, on rank 0."""
@@ -105,8 +154,11 @@ class Fit:
         """Seconds of training, over all its starts."""
         return self.seconds + time.monotonic() - self.started
 
-    def run(self, images: Images, conditions: Tensor | None, validation: Split, logger: Logger) -> None:
-        """Train to the end: log and save periodically; save and exit upon SIGINT, SIGTERM or the loss of a rank."""
+    def run(self, images: Images, conditions: Tensor | None, validation: Split, logger: Logger | None) -> None:
+        """Train to the end: log and save periodically; save and exit upon SIGINT, SIGTERM or the loss of a rank.
+
+        logger: of rank 0.
+        """
         total, quiet = self.training.settings.steps, None if self.world.is_rank0 else True
         bar = tqdm(total=total, initial=self.training.step, desc=self.name, unit="step", disable=quiet)
         self.started = time.monotonic()
@@ -117,7 +169,7 @@ class Fit:
             except LostRank as error:
                 raise LostRank(f"{error}; {self.save_after_loss()}") from error
 
-    def after(self, step: Step, bar: "tqdm[Any]", logger: Logger) -> None:
+    def after(self, step: Step, bar: "tqdm[Any]", logger: Logger | None) -> None:
         """After a step: log, save, stop and draw, where it is time to."""
         self.losses.append(step.loss)
         bar.update()
@@ -129,20 +181,21 @@ class Fit:
                 self.save()
         if self.stop_signal:
             self.exit()
-        if step.step % self.settings.pictures_every == 0 and self.world.is_rank0:
-            self.show(step.step, logger)
+        if logger and step.step % self.settings.pictures_every == 0 and self.training.ema.network.incremental:
+            try:
+                self.show(step.step, logger)
+            except Exception as error:  # no room in the device's memory, or on the disk, or a bug: worth no training
+                self.say(f"step {step.step}: no picture ({type(error).__name__}: {error}); going on")
 
     def show(self, step: int, logger: Logger) -> None:
-        """Log a sample grid of the EMA, for networks that sample incrementally."""
-        if not self.training.ema.network.incremental:
-            return
+        """Log a sample grid of the EMA."""
         grid = self.draw(self.training.ema)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{step}.png"
             save_grid(path, grid.flatten(0, 1), grid.shape[1], self.training.model.data.levels)
             logger.picture("samples", path, step)
 
-    def log(self, step: Step, bar: "tqdm[Any]", logger: Logger) -> None:
+    def log(self, step: Step, bar: "tqdm[Any]", logger: Logger | None) -> None:
         """Add a row to the curve; rank 0 also logs it, and shows it in the bar or, without a terminal, as a line."""
         loss = finite_mean(self.losses, step.step)
         self.losses.clear()
@@ -152,7 +205,7 @@ class Fit:
         if step.validation is not None:
             row[COLUMNS[-1]] = metrics[COLUMNS[-1]] = step.validation
         self.rows.append(row)
-        if not self.world.is_rank0:
+        if logger is None:
             return
         logger.metrics(metrics, step.step)
         self.mention_micro_batch()
