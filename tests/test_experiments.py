@@ -27,6 +27,16 @@ train = params.load(Path("params.yaml")).run(name).train.model_dump()
 Path(f"{name}.json").write_text(json.dumps(train | {"experiment": os.environ.get("DVC_EXP_NAME")}))
 """
 
+LOG = """
+from pathlib import Path
+from pixelcnn import stages
+from pixelcnn.tracking import runs
+def main():
+    with runs.run_of_weights("noise", "cafe", "a-run") as log:
+        log.log_files({"logs": Path("log.py")})
+stages.run(main)
+"""
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -69,6 +79,17 @@ def dvc(folder: Path, *arguments: str) -> None:
 def trained(folder: Path, key: str) -> dict[str, Any]:
     """A value of each run's training, by run."""
     return {name: json.loads((folder / f"{name}.json").read_text())[key] for name in (PLAIN, LABEL)}
+
+
+def test_an_experiment_in_a_temporary_copy_logs_to_the_project_s_own_store(project: Path) -> None:
+    (project / "log.py").write_text(LOG)
+    dvc(project, "stage", "add", "-q", "-n", "log", "-d", "log.py", "python log.py")
+    call(project, "git", "add", ".")
+    call(project, "git", "commit", "-qm", "a stage that logs")
+    dvc(project, "exp", "run", "--temp", "log")
+    assert [path.name for path in project.glob("mlruns/noise/*/artifacts/logs/*")] == ["log.py"]
+    assert len(list(project.glob("mlruns/records/*/about.json"))) == 1
+    assert (project / "mlflow.db").is_file()
 
 
 def test_an_experiment_sets_a_shared_value_for_all_runs_and_a_run_s_own_for_one(project: Path) -> None:

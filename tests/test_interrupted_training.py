@@ -1,10 +1,12 @@
 """Trainings that are ended from outside, by the stage's own command: nothing is lost, and the weights are the same."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -95,10 +97,13 @@ def test_killed_at_random_moments_a_training_ends_with_the_same_weights(project:
     python(project, *command("whole"))
     seconds = random.Random(0)
     in_saving = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         before = saved(project)
         process = begin(project, "killed")
-        wait_for(lambda before=before: saved(project) > before, process)
+        if number:  # the first is killed before its first checkpoint
+            wait_for(lambda before=before: saved(project) > before, process)
+        else:
+            wait_for(lambda: len(list((project / "mlruns/records").iterdir())) == 2, process)
         time.sleep(seconds.uniform(0, 0.2))
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -108,7 +113,13 @@ def test_killed_at_random_moments_a_training_ends_with_the_same_weights(project:
     print(f"{in_saving} of {KILLS} kills hit the writing of a checkpoint")
     assert "resuming after step" in python(project, *command("killed"))
     assert weights(project, "killed") == weights(project, "whole")
-    assert not list((project / "checkpoints").iterdir())
+    assert [path.name for path in (project / "checkpoints").iterdir()] == [f"{RUN}.lock"]
+    with contextlib.closing(sqlite3.connect(project / "mlflow.db")) as store:
+        assert store.execute("select status from runs").fetchall() == [("FINISHED",)] * 2
+        steps = (
+            "select count(*), count(distinct step) from metrics where key = 'training/learning_rate' group by run_uuid"
+        )
+        assert store.execute(steps).fetchall() == [(500, 500)] * 2
 
 
 def ranks(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:

@@ -69,6 +69,25 @@ def test_registered_versions_answer_as_before_by_pyfunc_and_by_load(project: Pat
     assert list(loaded.values()) == ["none", "none", "label", "code"]
 
 
+def test_once_it_is_moved_its_versions_load_and_its_runs_go_on(tmp_path: Path) -> None:
+    """Its store has absolute locations, of which there are relative ones after the first use."""
+    moved = old_project.restore(tmp_path / "first").rename(tmp_path / "moved_100%")
+    script = f"""if True:
+        import mlflow, pixelcnn, sqlite3
+        from pathlib import Path
+        from pixelcnn.tracking import runs
+        loaded = {{name: pixelcnn.load(f"models:/{{name}}") for name in {VERSIONS}}}
+        served = mlflow.pyfunc.load_model("models:/digits/1")
+        with runs.run_of_weights("digits", loaded["digits/1"].weights_sha256, "x") as log:
+            log.log_files({{"samples": Path("params.yaml")}})
+        tables = "\\n".join(sqlite3.connect("mlflow.db").iterdump())
+        print(tables.count("tmp_path/first".replace("tmp_path", {str(tmp_path)!r})))
+    """
+    assert python(moved, "-c", script).splitlines()[-1] == "0"
+    assert len(list(moved.glob("mlruns/digits/*/artifacts/samples/params.yaml"))) == 1
+    assert not (tmp_path / "first").exists()
+
+
 def test_model_folders_load(project: Path, expected: dict[str, Any]) -> None:
     images = read_split(project / "data/prepared/digits", "test").images[:40]
     model = pixelcnn.load(project / "models" / "digits-gated")

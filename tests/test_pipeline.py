@@ -1,5 +1,6 @@
 """The whole pipeline, as a user runs it: `dvc repro` in a folder of its own, with a small params.yaml."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pixelcnn import stages
+from pixelcnn.training.distributed import World
 from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent
@@ -239,6 +242,116 @@ def test_measuring_a_budget_trains_no_model_and_leaves_nothing_behind(
     importlib.import_module("pixelcnn.stages.train").main()
     assert f"{RUN}: 1 minutes here hold " in capsys.readouterr().out
     assert sorted(finished.rglob("*")) == before
+
+
+def train_here(project: Path, monkeypatch: pytest.MonkeyPatch, out: str, by_dvc: bool = False) -> None:
+    """Train in this process, which is faster."""
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", train_command(out)[2:])
+    if by_dvc:
+        monkeypatch.setenv("DVC_STAGE", f"train@{RUN}")
+    importlib.import_module("pixelcnn.stages.train").main()
+
+
+def test_until_dvc_has_committed_a_finished_training_writes_its_outs_again(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_params(finished, {"seed": 7})
+    train_here(finished, monkeypatch, "kept", by_dvc=True)
+    outs = [finished / "models/kept/config.json", *(finished / f"reports/train/kept.{end}" for end in ("json", "csv"))]
+    before = [path.read_bytes() for path in outs]
+    for path in outs:
+        path.unlink()  # as DVC does before a stage
+    train_here(finished, monkeypatch, "kept", by_dvc=True)
+    assert "trained already" in capsys.readouterr().out
+    assert [path.read_bytes() for path in outs] == before
+
+    lock = finished / "dvc.lock"
+    committed, md5 = lock.read_text(), hashlib.md5(before[-1]).hexdigest()
+    lock.write_text(f"{committed}# {md5}\n")
+    train_here(finished, monkeypatch, "kept", by_dvc=True)  # `dvc repro -f`
+    lock.write_text(committed)
+    assert "trained already" not in capsys.readouterr().out
+    assert outs[0].read_bytes() == before[0]
+    assert outs[-1].read_bytes() != before[-1]
+
+    write_params(finished, {"seed": 8})
+    train_here(finished, monkeypatch, "other")
+    assert not list((finished / "checkpoints").glob("*.finished")), "the next training of the run removes it"
+
+
+def test_a_picture_that_fails_is_a_line_and_ends_no_training(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("pixelcnn.stages.train.sample_grid", fail)
+    train_here(finished, monkeypatch, "unpictured")
+    assert "step 20: no picture (RuntimeError: no room); going on" in capsys.readouterr().out
+    assert weights(finished, "unpictured") == weights(finished, RUN)
+
+
+def test_a_second_process_waits_for_the_one_that_trains_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = importlib.import_module("pixelcnn.stages.train")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "LOCK_POLL", 0.01)
+    entered = threading.Event()
+
+    def second() -> None:
+        with train._only_one(RUN, World(0, 1)):
+            entered.set()
+
+    with train._only_one(RUN, World(0, 1)):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        assert not entered.wait(0.3)
+    waiting.join()
+    said = capsys.readouterr().out
+    assert said.startswith(f"{RUN}: process {os.getpid()} is training this run; waiting for its end")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_repro_beside_an_orphaned_training_waits_and_takes_its_result(finished: Path) -> None:
+    """`kill -9` of `dvc repro` leaves its training alive."""
+    write_params(finished, {"steps": 2000, "seed": 3})
+    target = [sys.executable, "-m", "dvc", "repro", f"train@{RUN}"]
+    first = subprocess.Popen(target, cwd=finished, env=environment(), stdout=subprocess.DEVNULL)
+    wait_for(lambda: bool(list((finished / "checkpoints").glob("*.pt"))))
+    first.kill()
+    first.wait()
+    said = call(finished, *target)
+    assert "is training this run; waiting" in said
+    assert "trained already" in said
+    assert "up to date" in call(finished, *target)
+
+
+@pytest.mark.timeout(600)
+def test_a_copied_and_a_renamed_project_serve_their_models_and_evaluate(finished: Path, tmp_path: Path) -> None:
+    script = (
+        "import pixelcnn, numpy as np; model = pixelcnn.load('models:/digits@champion');"
+        "import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db');"
+        "served = mlflow.pyfunc.load_model('models:/digits@champion').predict(np.zeros((3, 1, 8, 8), np.uint8));"
+        "print(served.shape, model.given)"
+    )
+    sample = ["pixelcnn.stages.sample", RUN, "--model", f"models/{RUN}", "--data", "data/prepared/digits"]
+    copy, renamed = tmp_path / "copy", finished.with_name("renamed")
+    shutil.copytree(finished, copy)
+    finished.rename(renamed)
+    try:
+        for folder in (copy, renamed):
+            assert "(3,) none" in call(folder, sys.executable, "-c", script)
+        before = set((copy / "mlruns").rglob("moved.png"))
+        python(copy, *sample, "--out", "moved.png")
+        arrived = {path for path in set((copy / "mlruns").rglob("moved.png")) - before if "records" not in path.parts}
+        assert [path.parent.name for path in arrived] == ["samples"]
+        assert not finished.exists()
+    finally:
+        renamed.rename(finished)
 
 
 def broken_weights(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 import contextlib
 import re
+import signal
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -115,6 +118,37 @@ def test_of_two_registered_concurrently_one_is_promoted(arrive: Arrive, monkeypa
         thread.join()
     assert sorted(receipt.decision for receipt in receipts) == ["kept as challenger", "promoted"]
     assert champion(name) == next(r.version for r in receipts if r.decision == "promoted")
+
+
+KILLED_AT = """
+import os, sys
+from pathlib import Path
+from pixelcnn.schemas import EvaluateReport, Score
+from pixelcnn.tracking import registry
+from pixelcnn.tracking.model_package import ModelPackage
+setattr(registry, sys.argv[1], lambda *_: os.kill(os.getpid(), 9))
+score = Score(bits_per_dim=3, standard_error=0.01, num_images=200)
+scores = EvaluateReport(test=score, validation=score, train=score)
+nll = Path(sys.argv[3])
+registry.register(ModelPackage(Path(sys.argv[2]), "run", 0, "A card", scores, nll, nll), 0.005, 0.95)
+"""
+
+
+@pytest.mark.parametrize("moment", ["_describe", "_decide", "_promote"])
+def test_killed_while_it_registers_the_next_start_completes_the_version(
+    arrive: Arrive, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def in_a_killed_process(package: ModelPackage, **_: float) -> None:
+        command = [sys.executable, "-c", KILLED_AT, moment, str(package.folder), str(package.nll)]
+        assert subprocess.run(command).returncode == -signal.SIGKILL
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "register", in_a_killed_process)
+        arrive(0)
+    receipt = arrive(0)
+    assert (receipt.version, receipt.aliases, receipt.decision) == (1, ["champion"], "promoted")
+    assert receipt.reason.startswith("the first version of")
+    assert set(tags(receipt)) >= {"seed", "test_bits_per_dim", "weights_sha256"}
 
 
 def test_the_decision_about_a_version_is_made_once(arrive: Arrive) -> None:

@@ -436,6 +436,19 @@ def test_every_metric_arrives_although_the_server_is_killed_during_the_training(
     assert count(database) == 2000
 
 
+def test_killed_while_it_creates_the_tables_a_process_leaves_no_unusable_store(here: Path) -> None:
+    folder = here / "new"
+    folder.mkdir()
+    connect = "from pixelcnn.tracking import store; store.connect('noise').search_experiments(max_results=1)"
+    kill = "import os, mlflow.store.db.utils as utils; utils._upgrade_db = lambda _: os.kill(os.getpid(), 9); "
+    env = environment(None)
+    killed = subprocess.run([sys.executable, "-c", kill + connect], cwd=folder, env=env)
+    assert killed.returncode == -signal.SIGKILL
+    assert (folder / ".mlflow.db.part").exists()
+    subprocess.run([sys.executable, "-c", connect], cwd=folder, env=env, check=True)
+    assert not list(folder.glob(".mlflow.db.part*"))
+
+
 def test_concurrent_processes_create_the_tables_of_a_new_store_once(here: Path) -> None:
     folder = here / "new"
     folder.mkdir()
