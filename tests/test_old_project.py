@@ -78,7 +78,7 @@ def test_once_it_is_moved_its_versions_load_and_its_runs_go_on(tmp_path: Path) -
         from pixelcnn.tracking import runs
         loaded = {{name: pixelcnn.load(f"models:/{{name}}") for name in {VERSIONS}}}
         served = mlflow.pyfunc.load_model("models:/digits/1")
-        with runs.run_of_weights("digits", loaded["digits/1"].weights_sha256, "x") as log:
+        with runs.run_of_weights("digits", loaded["digits/1"].inner.weights_sha256, "x") as log:
             log.log_files({{"samples": Path("params.yaml")}})
         tables = "\\n".join(sqlite3.connect("mlflow.db").iterdump())
         print(tables.count("tmp_path/first".replace("tmp_path", {str(tmp_path)!r})))
