@@ -1,4 +1,4 @@
-"""Sampling by fixed-point iteration: any network, no stepper, far fewer forward passes than one for each sub-pixel.
+"""Sampling by fixed-point iteration: any network, no stepper, fewer forward passes than one for each sub-pixel.
 
 The noise u of an image fixes what is drawn: group k of its sub-pixels, in the one order, is x_k = f_k(x_<k, u_k), a
 draw from the outputs given the earlier groups. Ancestral sampling solves these equations one after the other. Jacobi's
