@@ -44,9 +44,9 @@ class RunLog:
     def __init__(self, record: Record):
         """The last logged step: a training that was killed repeats the steps since its checkpoint, which are logged."""
         self.record = record
-        curves = (event for event in record.events() if any(key.startswith("training/") for key in _names(event)))
-        self.logged = max((event["step"] for event in curves), default=0)
-        self.pictured = max((event["step"] for event in record.events() if "picture" in event), default=0)
+        points = [event for event in record.events() if "step" in event]
+        self.logged = max((p["step"] for p in points if "metrics" in p), default=0)
+        self.pictured = max((p["step"] for p in points if "picture" in p), default=0)
 
     @property
     def training(self) -> str:
@@ -113,10 +113,6 @@ class RunLog:
 
     def _put_text(self, name: str, text: str, folder: str) -> None:
         self._put({"file": self.record.attach_bytes(name, f"{text}\n".encode()), "to": folder})
-
-
-def _names(event: Event) -> list[str]:
-    return list(event.get("metrics", {}))
 
 
 def _now() -> int:
