@@ -78,6 +78,24 @@ def test_a_train_split_may_come_in_parts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tiny("imagenet64_box2017"), tmp_path, "train")[0], IMAGES["train"])
 
 
+def test_members_that_end_in_capitals_are_read_too(tmp_path: Path) -> None:
+    members = publishers.pngs(IMAGES["test"])
+    named = {name.upper() if n % 2 else name: member for n, (name, member) in enumerate(members.items())}
+    write_tar(tmp_path / PNGS, named)
+    np.testing.assert_array_equal(read(tiny("imagenet32_vdo2016"), tmp_path, "test")[0], IMAGES["test"])
+
+
+def test_arrays_stored_column_by_column_are_read_exactly(tmp_path: Path) -> None:
+    rows = np.asfortranarray(IMAGES["test"].reshape(10, -1))
+    np.savez(tmp_path / "inner.npz", data=rows, labels=np.arange(1, 11))
+    for file, member in {
+        ZIP: {"val_data": pickle.dumps({"data": rows, "labels": list(range(1, 11))}, 4)},
+        NPZ: {"val_data.npz": (tmp_path / "inner.npz").read_bytes()},
+    }.items():
+        write_zip(tmp_path / file, member)
+        np.testing.assert_array_equal(read(tiny("imagenet32_box2017"), tmp_path, "test")[0], IMAGES["test"])
+
+
 class Malicious:
     """A pickle of this runs a shell command when it is loaded."""
 
@@ -223,15 +241,20 @@ BAD_INPUT = {
     "climbing name": (OLD, _named("x/../../a.png"), r"x/\.\./\.\./a\.png: this name leads out of the archive"),
     "absolute name": (OLD, _named("/etc/a.png"), "/etc/a.png: this name leads out of the archive"),
     "huge member": (OLD, _huge_member, r"a\.png: declares 1,048,576 bytes, but this format needs at most 65,632"),
-    "no picture": (OLD, _png(b"not a picture"), r"a\.png: is not a readable PNG: cannot identify"),
-    "another format": (OLD, _png(publishers.png(noise(1, 0)[0], kind="BMP")), "is not a readable PNG"),
-    "truncated picture": (OLD, _png(publishers.png(noise(1, 0)[0])[:60]), r"a\.png: is not a readable PNG"),
+    "no picture": (OLD, _png(b"not a picture"), r"a\.png: is not an image of PNG that can be read: cannot identify"),
+    "another format": (
+        OLD,
+        _png(publishers.png(noise(1, 0)[0], kind="BMP")),
+        "is not an image of PNG that can be read",
+    ),
+    "truncated picture": (OLD, _png(publishers.png(noise(1, 0)[0])[:60]), r"a\.png: is damaged"),
     "another size": (
         OLD,
         _png(publishers.png(noise(1, 0)[0][:, :, :3])),
-        "mode RGB and 3x4 pixels, expected a PNG image of mode RGB and 4x4 pixels",
+        "is 3 x 4 pixels, not 4 x 4",
     ),
-    "another mode": (OLD, _png(publishers.png(noise(1, 0)[0], "L")), "image of mode L and 4x4 pixels, expected"),
+    "another mode": (OLD, _png(publishers.png(noise(1, 0)[0], "L")), "its pixels are L, not RGB of 8 bits"),
+    "a file that is no picture": (OLD, _named("readme.txt"), "readme.txt: does not end in .png"),
     "not a zip": (
         BOX,
         lambda folder: (folder / ZIP).write_bytes(b"<html>"),

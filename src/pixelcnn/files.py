@@ -4,10 +4,39 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+LONGEST = 200  # characters of a foreign text that a message repeats
+LONGEST_NAME = 220  # bytes of a file's name; file systems allow 255, of which endings and temporary names take some
+# Unicode's control characters, halves of a surrogate pair, line and paragraph separators, and what reverses a text
+ACTING = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
+
+
+def excerpt(text: str) -> str:
+    """A text from a file or library as a message repeats it: on one line, cut, and without characters that act on a
+    terminal.
+    """
+    line = " ".join(ACTING.sub(" ", text[: 10 * LONGEST]).split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def check_name(name: str, where: str) -> str:
+    """A text that is to be a file's name in some folder. Raises ValueError for one that leads elsewhere or nowhere."""
+    fault = None
+    if not name.strip(" .") or "/" in name or "\\" in name:
+        fault = "is not the name of a file"
+    elif ACTING.search(name):
+        fault = "has characters that do not belong in the name of a file"
+    elif len(name.encode()) > LONGEST_NAME:
+        fault = f"is longer than {LONGEST_NAME} bytes, too long for the name of a file"
+    if fault:
+        raise ValueError(f"{where}: {excerpt(repr(name))} {fault}")
+    return name
 
 
 @contextmanager
@@ -68,6 +97,23 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a value as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_bytes(path: Path, at_most: int) -> bytes:
+    """The content of a plain file of at most so many bytes. Raises ValueError for a larger one, and for what may have
+    no end: a pipe, a device; OSError where there is no file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would block otherwise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path}: is not a plain file")
+        if status.st_size > at_most:
+            raise ValueError(f"{path}: {status.st_size:,} bytes, at most {at_most:,} are read")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(at_most)
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path, missing: str, remedy: str = "") -> dict[str, Any]:

@@ -14,13 +14,13 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pixelcnn.data.decoding import decode, refusing
 from pixelcnn.data.pickles import load_batch
 from pixelcnn.data.sources import Item, PublishedSplit, Source
 
@@ -32,24 +32,13 @@ TAR_BLOCK = 512  # bytes
 
 
 def decode_png(png: bytes, shape: tuple[int, int, int], name: str) -> Image:
-    """Decode an 8-bit RGB (or, for C = 1, grey) PNG to pixels (C, H, W).
+    """Decode an 8-bit RGB (or, for C = 1, grey) PNG of this shape to pixels (C, H, W).
 
-    Raises ValueError, which begins with `name`, for another format, mode or size than `shape`.
+    Raises ValueError as `pixelcnn.data.decoding.decode`.
     """
-    from PIL import Image as Pillow
-
-    channels, height, width = shape
-    expected = ("PNG", {1: "L", 3: "RGB"}[channels], (width, height))
-    with _refusing(name, "is not a readable PNG"), Pillow.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        found = (picture.format, picture.mode, picture.size)  # the header alone: no pixel is unpacked yet
-        pixels = np.asarray(picture) if found == expected else None
-    if pixels is None:
-        raise ValueError(f"{name}: is {_described(*found)}, expected {_described(*expected)}")
-    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))  # (C, H, W)
-
-
-def _described(kind: str | None, mode: str, size: tuple[int, int]) -> str:
-    return f"a {kind} image of mode {mode} and {size[0]}x{size[1]} pixels"
+    channels, *size = shape
+    pixels = decode(png, name, channels, (size[0], size[1]), formats=("PNG",))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
 
 
 def read_cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
@@ -66,16 +55,17 @@ def read_downsampled_imagenet(source: Source, folder: Path, split: PublishedSpli
 
 
 def read_numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
-    """Read ImageNet of 2016: PNG files in a tar, without labels."""
+    """Read ImageNet of 2016: PNG files in a tar, without labels, and nothing else."""
     limit = 2 * math.prod(source.shape) + 2**16  # noise does not compress; the rest is for metadata
     for archive in source.files_in(folder, split):
         path = folder / archive.file
         for name, stream in _tar_members(path, limit):
-            if name.endswith(".png"):
-                where = f"{path}: {name}"
-                with _refusing(where, "cannot be read"):
-                    png = stream.read()
-                yield where, png, None
+            where = f"{path}: {name}"
+            if not name.lower().endswith(".png"):
+                raise ValueError(f"{where}: does not end in .png; this format holds images and nothing else")
+            with refusing(where, "cannot be read"):
+                png = stream.read()
+            yield where, png, None
 
 
 def _batch_limit(source: Source, split: PublishedSplit, num_batches: int) -> int:
@@ -136,18 +126,18 @@ def _labels(source: Source, where: str, labels: Any, num_rows: int) -> list[int]
 
 
 def _read_npz(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
-    with _refusing(where, "is not a readable npz file"):
+    with refusing(where, "is not a readable npz file"):
         content = io.BytesIO(stream.read())
         with zipfile.ZipFile(content) as members:
             sizes = {info.filename: info.file_size for info in members.infolist()}
     for name, size in sizes.items():
         _check_size(f"{where}: {name}", size, limit)
-    with _refusing(where, "is not a readable npz file"), np.load(content, allow_pickle=False) as arrays:
+    with refusing(where, "is not a readable npz file"), np.load(content, allow_pickle=False) as arrays:
         return {key: arrays[key] for key in ("data", "labels")}
 
 
 def _read_pickle(stream: IO[bytes], where: str) -> dict[str, Any]:
-    with _refusing(where, "is not a pickled batch"):
+    with refusing(where, "is not a pickled batch"):
         batch = load_batch(stream)
         return {key: batch[key] for key in ("data", "labels")}
 
@@ -162,10 +152,10 @@ def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
     """
     opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
     with opened as raw:
-        with _refusing(path, "is not a readable tar archive"):
+        with refusing(path, "is not a readable tar archive"):
             tar = tarfile.open(fileobj=raw, mode="r:")  # noqa: SIM115 (nothing to close but `raw`)
         while True:
-            with _refusing(path, "is damaged or truncated"):
+            with refusing(path, "is damaged or truncated"):
                 member = tar.next()
                 tar.members.clear()  # type: ignore[attr-defined]  # else a million of them stay in memory
             if member is None:
@@ -179,7 +169,7 @@ def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
             stream = tar.extractfile(member)
             assert stream is not None
             yield member.name, stream
-        with _refusing(path, "is damaged or truncated"):
+        with refusing(path, "is damaged or truncated"):
             end = raw.read(TAR_BLOCK)
             raw.read(2**20)  # the padding: gzip checks the checksum at the very end
         if end != bytes(TAR_BLOCK):
@@ -188,7 +178,7 @@ def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
 
 def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
     """The plain files of a zip, of at most `limit` bytes each; zipfile reads no more than the declared size."""
-    with _refusing(path, "is not a readable zip archive, or truncated"):
+    with refusing(path, "is not a readable zip archive, or truncated"):
         archive = zipfile.ZipFile(path)
     with archive:
         for info in archive.infolist():
@@ -200,7 +190,7 @@ def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
             if info.is_dir():
                 continue
             _check_size(where, info.file_size, limit)
-            with _refusing(where, "cannot be read"):
+            with refusing(where, "cannot be read"):
                 stream = archive.open(info)
             with stream:
                 yield info.filename, stream
@@ -214,15 +204,3 @@ def _check_name(where: str, name: str) -> None:
 def _check_size(where: str, size: int, limit: int) -> None:
     if size > limit:
         raise ValueError(f"{where}: declares {size:,} bytes, but this format needs at most {limit:,}")
-
-
-@contextmanager
-def _refusing(where: str | Path, what: str) -> Iterator[None]:
-    """Turn any exception that the libraries raise on damaged input into a ValueError that begins with `where`."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{where}: {what}: {reason}") from error

@@ -8,14 +8,14 @@ Shapes: C channels, H rows, W columns, L levels.
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}  # 8 bits a channel, except for some PNGs
+from pixelcnn import files
+from pixelcnn.data.decoding import FORMATS, MAX_BYTES, decode
+
 SUFFIXES = (*FORMATS.values(), ".jpeg")
-MODES = {1: "L", 3: "RGB"}  # Pillow's name of 8 bits a channel, by the number of channels
 
 
 def greys(levels: int) -> Tensor:
@@ -24,39 +24,22 @@ def greys(levels: int) -> Tensor:
 
 
 def write(path: Path, image: Tensor, levels: int) -> None:
-    """Write an image (C, H, W) of integers 0 ... levels-1 as a PNG file."""
+    """Write an image (C, H, W) of integers 0 ... levels-1 as a PNG file, atomically."""
     pixels = greys(levels)[image.cpu().long()].permute(1, 2, 0).numpy()  # (H, W, C)
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+    with files.atomic(path) as file:
+        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
 
 
-def read(path: Path, channels: int, levels: int) -> Tensor:
+def read(path: Path, channels: int, levels: int, size: tuple[int, int] | None = None) -> Tensor:
     """An image file as integers (C, H, W) uint8, without any conversion that could lose information.
 
-    Raises ValueError for files that are not images, and for images with other channels, 16 bits, a palette,
-    transparency, several frames, or grey values that are not levels.
+    size: H and W, None for any. Raises ValueError as `pixelcnn.data.decoding.decode`, and for grey values that are not
+    levels.
     """
-    try:
-        with Image.open(path, formats=list(FORMATS)) as image:
-            _refuse_what_would_be_lost(path, image, channels)
-            pixels = torch.from_numpy(np.array(image))
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"{path}: is not an image of {', '.join(FORMATS)} that can be read: {error}") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    pixels = pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()  # (C, H, W)
+    pixels = torch.from_numpy(decode(files.read_bytes(path, MAX_BYTES), str(path), channels, size))
+    pixels = pixels.permute(2, 0, 1).contiguous()  # (C, H, W)
     level = torch.bucketize(pixels, greys(levels)).to(torch.uint8).clamp_(max=levels - 1)
     wrong = pixels[greys(levels)[level.long()] != pixels]
     if len(wrong):
         raise ValueError(f"{path}: the grey value {int(wrong[0])} is not that of one of the {levels} levels")
     return level
-
-
-def _refuse_what_would_be_lost(path: Path, image: Image.Image, channels: int) -> None:
-    wanted = MODES[channels]
-    found = image.mode + (" with transparency" if "transparency" in image.info else "")
-    if any("16" in str(tile[3]) for tile in getattr(image, "tile", ())):
-        found += " of 16 bits"
-    if getattr(image, "n_frames", 1) > 1:
-        found += ", several frames"
-    if found != wanted:
-        raise ValueError(f"{path}: its pixels are {found}, not {wanted} of 8 bits; convert the file first")
