@@ -2,9 +2,12 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 import re
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +20,10 @@ from pixelcnn.generation.compression import compress, decompress, pack, shares, 
 from pixelcnn.generation.sampling import sample
 from pixelcnn.model import Model
 from tests.conftest import Build, images
+from tests.hostile import memory_below
 from tests.test_architectures import SIZES, model_of
 
+FOLDER = Path(__file__).parent / "archives"  # of earlier formats
 CODED = [name for name in architectures.NAMES if "condition" not in SIZES[name]]  # without the auto-encoders
 
 
@@ -175,8 +180,8 @@ def test_other_files_and_formats_are_refused(made: Made) -> None:
     model, archive, _ = made
     with pytest.raises(ValueError, match="archive: is not an archive of pixelcnn"):
         decompress(model, b"PK\x03\x04 something else")
-    with pytest.raises(ValueError, match="archive: has the format b'2', this pixelcnn reads b'1'"):
-        decompress(model, b"PXC2" + archive[4:])
+    with pytest.raises(ValueError, match="archive: has the format b'3', this pixelcnn reads b'1', b'2'"):
+        decompress(model, b"PXC3" + archive[4:])
 
 
 def test_a_header_of_other_keys_is_refused(made: Made) -> None:
@@ -191,6 +196,100 @@ def test_the_header_has_the_sha256_that_config_json_has(made: Made, tmp_path: Pa
     sha256 = checkpoint.save(tmp_path, model, model.network.state_dict())
     header, _ = unpack(archive)
     assert header.model == sha256 == identity(checkpoint.load(tmp_path))
+
+
+# Foreign headers: the outer checksum can be computed anew by whoever changes an archive
+
+
+FOREIGN = {
+    "swapped names": (lambda h: {"names": h["names"][::-1]}, "decodes to other pixels"),
+    "another name": (lambda h: {"names": ["x", *h["names"][1:]]}, "decodes to other pixels"),
+    "a smaller size": (lambda h: {"sizes": [[3, 6], *h["sizes"][1:]]}, "decodes to other pixels"),
+    "one name for two": (
+        lambda h: {"names": [h["names"][0]] * len(h["names"])},
+        "4 names .1 different ones. of 4 images",
+    ),
+    "a name too few": (lambda h: {"names": h["names"][1:]}, "3 names .3 different ones. of 4 images"),
+    "no images": (lambda _: {"names": [], "sizes": [], "crc32": []}, "names: "),
+    "a size of 0": (lambda h: {"sizes": [[0, 6], *h["sizes"][1:]]}, r"sizes\.0\.0: "),
+    "a negative size": (lambda h: {"sizes": [[-4, -6], *h["sizes"][1:]]}, r"sizes\.0\.0: "),
+    "a huge image": (lambda h: {"sizes": [[60_000, 60_000], *h["sizes"][1:]]}, "3,600,000,000 pixels, at most"),
+    "huge batches": (
+        lambda h: {"sizes": [[8192, 8192], *h["sizes"][1:]], "batch_size": 10**9, "crc32": [0]},
+        "batch_size: 1,000,000,000 tiles, at most 10,000",
+    ),
+    "batches of nothing": (lambda _: {"batch_size": 0}, "batch_size: "),
+    "too few checksums": (lambda h: {"crc32": h["crc32"][1:]}, "4 tiles in batches of 2, but 1 checksums"),
+    "a label": (lambda _: {"label": 10**30}, "its label is 1000"),
+    "another device": (lambda _: {"device": "\x1b[31mcuda"}, "device: "),
+    "a version that acts on the terminal": (lambda _: {"torch": "\x1b[2J"}, "version: "),
+    "an unknown key": (lambda _: {"more": 1}, "more: "),
+}
+NAMES = ["", ".", "..", "/etc/x", "../x", "a/b", "a\\b", "a\nb", "\x1b[31m", "a\0b", "\u202eb", "x" * 300]
+
+
+def rewritten(archive: bytes, changed: dict[str, object], number: bytes = b"2") -> bytes:
+    """An archive with other values in its header and the checksum of the whole computed anew."""
+    header, payload = unpack(archive)
+    text = zlib.compress(json.dumps(header.model_dump(mode="json") | changed).encode())
+    body = len(text).to_bytes(4, "little") + text + payload
+    return b"PXC" + number + hashlib.sha256(body).digest() + body
+
+
+@pytest.mark.parametrize(("change", "message"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_header_that_does_not_fit_the_pixels_is_refused(made: Made, change: Any, message: str) -> None:
+    model, archive, given = made
+    header = unpack(archive)[0].model_dump(mode="json")
+    with pytest.raises(ValueError, match=f"^archive: .*{message}") as error:
+        decompress(model, rewritten(archive, change(header)))
+    assert str(error.value).isprintable()
+    assert_same(decompress(model, rewritten(archive, {})), given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_no_names_of_files_are_refused_on_both_sides(made: Made, name: str) -> None:
+    model, archive, given = made
+    names = [name, *unpack(archive)[0].names[1:]]
+    with pytest.raises(ValueError, match="archive: its header cannot be read: names: ") as error:
+        decompress(model, rewritten(archive, {"names": names}))
+    assert str(error.value).isprintable()
+    with pytest.raises(ValueError, match="archive: its header cannot be read: names: "):
+        compress(model, {name: given["0"]}, 64)
+
+
+def test_an_archive_of_the_first_format_decodes_and_covers_its_pixels_only() -> None:
+    model = checkpoint.load(FOLDER.parent / "model_folders" / "format2" / "gated_pixelcnn")
+    archive, generator = (FOLDER / "format1.pxc").read_bytes(), torch.Generator().manual_seed(0)
+    sizes = {"first": (4, 6), "second": (2, 7), "third": (9, 5)}
+    given = {name: torch.randint(0, 8, (3, *s), generator=generator, dtype=torch.uint8) for name, s in sizes.items()}
+    assert_same(decompress(model, archive), given)
+    with pytest.raises(ValueError, match="archive: decodes to other pixels"):
+        decompress(model, rewritten(archive, {}, b"2"))
+
+
+def test_a_header_is_unpacked_to_a_limit_only(made: Made) -> None:
+    _, archive, _ = made
+    text = zlib.compress(bytes(2**28), 9)
+    body = len(text).to_bytes(4, "little") + text
+    with memory_below(2**26), pytest.raises(ValueError, match="it is longer than 16,777,216 bytes"):
+        unpack(archive[:4] + hashlib.sha256(body).digest() + body)
+    for body in (b"", b"\0\0", b"\xff\xff\xff\xff", b"\0\0\0\0"):
+        with pytest.raises(ValueError, match="its header cannot be read"):
+            unpack(archive[:4] + hashlib.sha256(body).digest() + body)
+
+
+def test_images_that_no_archive_can_hold_are_refused_before_they_are_coded(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, given = made
+    rows: list[int] = []
+    monkeypatch.setattr(compression, "MAX_HEADER", 300)
+    with pytest.raises(ValueError, match="images: 4 are too many for one archive"):
+        compress(model, given, 64, on_row=rows.append)
+    monkeypatch.setattr(compression, "MAX_BATCH", 3)
+    with pytest.raises(ValueError, match="batch_size: 64 tiles, at most 3"):
+        compress(model, given, 64, on_row=rows.append)
+    assert not rows
 
 
 # What is refused before coding

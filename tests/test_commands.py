@@ -1,6 +1,7 @@
 """The verbs on models write the files that they print, and errors are one line on stderr."""
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -237,7 +238,7 @@ def test_a_mask_gives_the_known_pixels_with_a_note_where_they_are_not_a_prefix(
     assert "note: known pixels do not influence what is drawn before them" in capsys.readouterr().err
     model = checkpoint.load(Path("grey"))
     assert torch.equal(read_all("done", model)[:, :, 3], read_all("given", model)[:, :, 3].expand(4, -1, -1))
-    refused("small.png: is 6 x 2 pixels, the model's", "complete", "grey", "given", "--mask", "small.png", "-oa.png")
+    refused("small.png: is 6 x 2 pixels, not 6 x 4", "complete", "grey", "given", "--mask", "small.png", "-oa.png")
     refused("invalid choice: 'bottom-half'", "complete", "grey", "given", "--keep", "bottom-half", "-o", "a.png")
 
 
@@ -272,7 +273,7 @@ def test_a_label_is_needed_for_image_files(refused: Refused, capsys: pytest.Capt
     nats = nll(model, Split(read_all("given", model), torch.tensor([1])), 1)
     assert f"{float(nats[0]):.4f}" in capsys.readouterr().out
     Image.new("L", (5, 4)).save("given/z.png")
-    refused("z.png: uint8 (1, 4, 5) is not uint8 (N, 1, 4, 6)", "score", "labels", "given", "--label", "dog")
+    refused("z.png: is 5 x 4 pixels, not 6 x 4", "score", "labels", "given", "--label", "dog")
     Path("empty").mkdir()
     refused("empty: holds no file that ends in .png", "score", "labels", "empty")
 
@@ -330,6 +331,34 @@ def test_damaged_archives_write_nothing_and_no_file_is_overwritten(refused: Refu
 
 
 def test_an_archive_writes_into_the_output_folder_only(refused: Refused) -> None:
-    archive = compression.compress(checkpoint.load(Path("grey")), {"../up": torch.zeros(1, 4, 6, dtype=torch.uint8)}, 1)
+    image = torch.zeros(1, 4, 6, dtype=torch.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "check_name", lambda name, _: name)
+        archive = compression.compress(checkpoint.load(Path("grey")), {"../up": image}, 1)
     Path("a.pxc").write_bytes(archive)
-    refused("archive: '../up' is not the name of a file", "decompress", "grey", "a.pxc", "-o", "back/in")
+    refused("names: '../up' is not the name of a file", "decompress", "grey", "a.pxc", "-o", "back/in")
+    assert not Path("back").exists()
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "\x1b[31m", "..", "x" * 230])
+def test_compress_refuses_names_that_decompress_would(name: str, refused: Refused) -> None:
+    run("sample grey --num 1 -o given")
+    path = Path("given/00000.png").rename(f"given/{name}.png")
+    refused("IMAGES: ", "compress", "grey", str(path), "-o", "a.pxc")
+    assert not Path("a.pxc").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "complete grey one two --keep top-half -o done",
+        "reconstruct autoencoder one two -o done",
+        "interpolate autoencoder one/00000.png one/00001.png two/00000.png two/00001.png -o done",
+        "compress grey one two -o done",
+    ],
+)
+def test_two_images_of_one_name_are_refused_where_each_gets_a_file(line: str, refused: Refused) -> None:
+    run("sample grey --num 2 -o one")
+    shutil.copytree("one", "two")
+    refused("a second image of the name 00000", *line.split())
+    assert not Path("done").exists()

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
     output.check_out(args.out)
     model = operands.load_model(args.model)
     given = operands.read_images(args.images, model)
+    output.check_stems(args.out, given.stems, given.names)
     split = operands.as_split(given, model, args.label)
     known = _known(model, args.keep, args.mask)
     if not is_prefix(known):
@@ -75,12 +76,7 @@ def _known(model: Model, half: str | None, mask: Path | None) -> Tensor:
     """Which pixels are known, (H, W) bool."""
     _, height, width = model.shape
     if mask is not None:
-        known = image_files.read(mask, channels=1, levels=2)[0].bool()
-        if known.shape != (height, width):
-            raise ValueError(
-                f"{mask}: is {known.shape[1]} x {known.shape[0]} pixels, the model's images are {width} x {height}"
-            )
-        return known
+        return image_files.read(mask, channels=1, levels=2, size=(height, width))[0].bool()
     known = torch.zeros(height, width, dtype=torch.bool)
     match half:
         case "top-half":

@@ -7,8 +7,6 @@ grey or RGB; names lose their suffixes, and metadata is not stored. Decompressin
 import argparse
 from pathlib import Path
 
-from torch import Tensor
-
 from pixelcnn import files
 from pixelcnn.cli import operands, output
 from pixelcnn.config import Given
@@ -32,7 +30,9 @@ def run(args: argparse.Namespace) -> None:
     """Write the archive and print its size."""
     model = operands.load_model(args.model)
     label = _label(model, args.label)
-    images = _by_stem(operands.read_images(args.images, model))
+    given = operands.read_images(args.images, model, of_any_size=True)
+    operands.check_stems(given.stems, given.names)
+    images = dict(zip(given.stems, given.images, strict=True))
     output.note_if_slow(model, coding=True)
     sizes = [(image.shape[1], image.shape[2]) for image in images.values()]
     with progress("compress", compression.num_rows(model, sizes, args.batch_size), "rows") as bar:
@@ -53,13 +53,3 @@ def _label(model: Model, text: str | None) -> int | None:
     if model.given is Given.LABEL:
         raise ValueError("--label: missing; this model is class-conditional, so an archive holds images of one class")
     return None
-
-
-def _by_stem(given: operands.Images) -> dict[str, Tensor]:
-    """Images by the names that they have in the archive, without suffixes."""
-    images: dict[str, Tensor] = {}
-    for name, stem, image in zip(given.names, given.stems, given.images, strict=True):
-        if stem in images:
-            raise ValueError(f"{name}: a second image of the name {stem}; rename it, or make two archives")
-        images[stem] = image
-    return images

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from pixelcnn import files
 from pixelcnn.cli import operands, output
 from pixelcnn.generation import compression
 from pixelcnn.progress import progress
@@ -23,9 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Decode the archive, on the kind of device that encoded it if there is one, and write the images."""
-    archive = args.archive.read_bytes()
+    archive = files.read_bytes(args.archive, compression.MAX_BYTES)
     header, _ = compression.unpack(archive)
-    _check_names(args.out, header.names)
+    _check_free(args.out, header.names)
     has_device = header.device == "cpu" or torch.cuda.is_available()
     model = operands.load_model(args.model, header.device if has_device else "cpu")
     output.note_if_slow(model, coding=True)
@@ -35,10 +36,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.out}: {len(images):,} images, the same as were compressed")
 
 
-def _check_names(folder: Path, names: tuple[str, ...]) -> None:
-    """Raise ValueError for names that are paths, and for files that would be overwritten."""
+def _check_free(folder: Path, names: tuple[str, ...]) -> None:
+    """Raise ValueError for files that would be overwritten."""
     for name in names:
-        if Path(name).name != name or "\\" in name or "\0" in name:
-            raise ValueError(f"archive: {name!r} is not the name of a file")
         if (folder / f"{name}.png").exists():
             raise ValueError(f"--out: {folder / f'{name}.png'} exists already")

@@ -37,6 +37,9 @@ def run(args: argparse.Namespace) -> None:
     split = operands.as_split(given, model, None)
     if len(split.images) % 2:
         raise ValueError(f"IMAGES: {len(split.images)} images are not pairs; give an even number")
+    names = [f"{a} to {b}" for a, b in zip(given.names[0::2], given.names[1::2], strict=True)]
+    stems = [f"{a}-{b}" for a, b in zip(given.stems[0::2], given.stems[1::2], strict=True)]
+    output.check_stems(args.out, stems, names)
     with torch.inference_mode():
         encodes = model.given is Given.CODE
         vectors = model.network.encode(split.images.to(model.device)) if encodes else model.conditions(split)
@@ -46,8 +49,6 @@ def run(args: argparse.Namespace) -> None:
             model, vectors[0::2], vectors[1::2], args.steps, args.seed, args.temperature, lambda _: bar.update(1)
         )  # (N / 2, steps, C, H, W)
     first, last = split.images[0::2].unsqueeze(1), split.images[1::2].unsqueeze(1)
-    names = [f"{a} to {b}" for a, b in zip(given.names[0::2], given.names[1::2], strict=True)]
-    stems = [f"{a}-{b}" for a, b in zip(given.stems[0::2], given.stems[1::2], strict=True)]
     output.write_rows(args.out, (first, drawn, last), drawn, names, stems, model.data.levels)
     if args.out.suffix:
         print("columns: the first image, the interpolation, the second image")

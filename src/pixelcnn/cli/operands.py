@@ -16,6 +16,7 @@ from pixelcnn.config import Given
 from pixelcnn.data import image_files
 from pixelcnn.data.dataset import Split, SplitName, read_info, read_split
 from pixelcnn.data.images import check_images
+from pixelcnn.files import check_name, excerpt
 from pixelcnn.model import Model
 
 MODEL = (
@@ -80,8 +81,8 @@ def label(model: Model, text: str) -> int:
 # IMAGES
 
 
-def read_images(operands: Sequence[str], model: Model) -> Images:
-    """The images of IMAGES, with the model's channels and levels.
+def read_images(operands: Sequence[str], model: Model, of_any_size: bool = False) -> Images:
+    """The images of IMAGES, with the model's channels and levels, and its size unless they may be of any.
 
     Raises ValueError with the file, split or folder that is not as it should be.
     """
@@ -91,8 +92,20 @@ def read_images(operands: Sequence[str], model: Model) -> Images:
     if prepared:
         return _of_split(Path(prepared[0]["folder"]), prepared[0]["split"], prepared[0]["num"], model)
     files = [path for operand in operands for path in _files(Path(operand))]
-    channels, levels = model.shape[0], model.data.levels
-    return Images([path.name for path in files], [image_files.read(path, channels, levels) for path in files])
+    channels, *size = model.shape
+    wanted = None if of_any_size else (size[0], size[1])
+    images = [image_files.read(path, channels, model.data.levels, wanted) for path in files]
+    return Images([path.name for path in files], images)
+
+
+def check_stems(stems: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ValueError unless each image's stem can be the name of a file of its own; `names` are the images'."""
+    seen: dict[str, str] = {}
+    for stem, name in zip(stems, names, strict=True):
+        check_name(stem, "IMAGES")
+        if stem in seen:
+            raise ValueError(f"{excerpt(name)}: a second image of the name {excerpt(stem)}; rename it")
+        seen[stem] = name
 
 
 def _files(path: Path) -> list[Path]:

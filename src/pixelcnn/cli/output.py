@@ -35,6 +35,12 @@ def check_out(out: Path) -> None:
         raise ValueError(f"--out: {out} is neither a .png file nor a folder (whose name has no dot)")
 
 
+def check_stems(out: Path, stems: Sequence[str], names: Sequence[str]) -> None:
+    """Before any work: where --out is a folder, raise ValueError unless each image gets files of its own there."""
+    if not out.suffix:
+        operands.check_stems(stems, names)
+
+
 def note_if_slow(model: Model, coding: bool = False) -> None:
     """Print a note for networks without an efficient stepper, which need many forward passes over the whole image.
 

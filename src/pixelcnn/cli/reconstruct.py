@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     models = [operands.load_model(text) for text in [*args.beside, args.model]]
     model = models[-1]
     given = operands.read_images(args.images, model)
+    output.check_stems(args.out, given.stems, given.names)
     images = operands.as_split(given, model, None).images
     with progress("reconstruct", len(models) * model.shape[1], "rows") as bar:
         drawn = [

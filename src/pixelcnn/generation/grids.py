@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from pixelcnn.data.image_files import greys
+from pixelcnn.files import excerpt
 
 SHORTEST_WIDTH = 640  # pixels; grids of small images are enlarged by a whole factor to about this width or more
 WEIGHTS = "weights_sha256"  # the key of a PNG's text
@@ -36,6 +37,7 @@ def grid(images: Tensor, columns: int, levels: int, row_names: Sequence[str] = (
 
 def _with_names(picture: Image.Image, names: Sequence[str]) -> Image.Image:
     """The picture with a margin on the left that has a name at the centre of each of the len(names) rows."""
+    names = [excerpt(name) for name in names]
     font = ImageFont.load_default(TEXT_SIZE)
     margin = int(max(font.getlength(name) for name in names)) + TEXT_SIZE
     page = Image.new("RGB", (picture.width + margin, picture.height), "white")
