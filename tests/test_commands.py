@@ -180,7 +180,7 @@ def test_wrong_arguments_of_sample_are_refused(refused: Refused) -> None:
     refused("--label: 'emu' is neither of 0 ... 1 nor one of cat, dog", "sample", "labels", "--label=emu", "-oa.png")
     refused("--label: '2' is neither", "sample", "labels", "--label", "2", "-o", "a.png")
     refused("draws images of a code", "sample", "autoencoder", "-o", "a.png")
-    refused("temperature: 0.0 is not a finite number", "sample", "grey", "--temperature", "0", "-o", "a.png")
+    refused("'0' is not a number from 0.001 to 1000", "sample", "grey", "--temperature", "0", "-o", "a.png")
     refused("'0' is not a whole number of at least 1", "sample", "grey", "--num", "0", "-o", "a.png")
     refused("'-1' is not a whole number of 0 ...", "sample", "grey", "--seed", "-1", "-o", "a.png")
     refused("--out: a.jpg is neither a .png file nor a folder", "sample", "grey", "-o", "a.jpg")

@@ -29,7 +29,7 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
 
 RUN = "digits-gated"
 SPLITS = ("test", "validation", "train")
-SCORES = {split: {"bits_per_dim": 2.5, "standard_error": 0.125, "num_images": 3} for split in SPLITS}
+SCORES = {split: {"bits_per_dim": 1.25, "standard_error": 0.125, "num_images": 3} for split in SPLITS}
 TRAIN = {
     "step": 600,
     "steps": 600,
@@ -62,7 +62,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build)
     Path(f"reports/train/{RUN}.csv").write_text("step\n1\n")
     drawn(sha256)
     names = [split for split in SPLITS for _ in range(3)]
-    rows = {"split": names, "image": [0, 1, 2] * 3, "bits_per_dim": [2.0, 2.5, 3.0] * 3}
+    rows = {"split": names, "image": [0, 1, 2] * 3, "bits_per_dim": [1.0, 1.25, 1.5] * 3}
     measured(rows, sha256)
     return tmp_path
 
@@ -104,7 +104,7 @@ def test_unpacking_gives_the_package_that_was_packed() -> None:
 @pytest.mark.usefixtures("project")
 def test_the_card_has_the_scores_the_cost_of_training_and_the_citation() -> None:
     card = (packed() / "README.md").read_text()
-    assert "| test | 2.5000 | 0.1250 | 3 |" in card
+    assert "| test | 1.2500 | 0.1250 | 3 |" in card
     assert "1 k parameters. Training: 90 s, 2 CPU cores; 640 images; 640 GFLOP." in card
     assert "Cite: Somebody 1999" in card
 
@@ -124,9 +124,10 @@ def test_a_packed_run_is_loaded_and_registered_in_another_project(
     assert torch.equal(pixelcnn.load("packed").nll(x), pixelcnn.load(project / "models" / RUN).nll(x))
     for _ in range(2):  # the second time adds no version
         main(["models", "register", "packed"])
-        assert "noise version 1 (champion): the first version of noise" in capsys.readouterr().out
-    main(["models", "show", "noise"])
-    assert "| test | 2.5000 | 0.1250 | 3 |" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "noise version 1 (challenger): its scores are a claim: no data set in data/prepared" in said
+    main(["models", "show", "noise@challenger"])
+    assert "| test | 1.2500 | 0.1250 | 3 |" in capsys.readouterr().out
 
 
 def test_an_experiment_registers_nothing_until_it_is_asked_to(
@@ -248,11 +249,11 @@ def without_scores(folder: Path) -> None:
         (without_scores, "packed/run.json: scores: Field required; pack the run again"),
         (
             better,
-            "3 images of test with 2.4000 bits/dim, but 3 with 2.5000 are reported; pack the run again",
+            "3 images of test with 1.1500 bits/dim, but 3 with 1.2500 are reported; pack the run again",
         ),
         (
             fewer,
-            "2 images of test with 2.5000 bits/dim, but 3 with 2.5000 are reported; pack the run again",
+            "2 images of test with 1.2500 bits/dim, but 3 with 1.2500 are reported; pack the run again",
         ),
         (lambda folder: (folder / "config.json").write_text("{}"), "config.json: not a model of pixelcnn: no model"),
     ],

@@ -1,6 +1,7 @@
 """The registry: which version becomes champion and why, rollback, and fetching the files of a version."""
 
 import contextlib
+import math
 import re
 import signal
 import subprocess
@@ -25,7 +26,7 @@ with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when 
     from pixelcnn.tracking import registry
     from pixelcnn.tracking.model_package import ModelPackage
 
-CHAMPION = np.random.default_rng(0).normal(3, 0.5, 200)
+CHAMPION = np.random.default_rng(0).normal(1.5, 0.1, 200)
 Arrive = Callable[..., RegisterReport]
 
 
@@ -45,18 +46,27 @@ def arrive(_store: Path, tmp_path: Path, small_model: Build, request: pytest.Fix
     fingerprints = {"train": "0", "validation": "1", "test": "2"}
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name)
 
-    def make(gain: float, seed: int = 0, noise: float = 0.01, test: str = "2") -> RegisterReport:
+    def make(
+        gain: float,
+        seed: int = 0,
+        noise: float = 0.01,
+        test: str = "2",
+        spoil: tuple[int, float] | None = None,
+        doubt: str = "",
+    ) -> RegisterReport:
         data = replace(model.data, dataset=name, fingerprints=fingerprints | {"test": test})
         folder = tmp_path / f"{gain}-{seed}" / "run"
         weights = {key: value + 1e-3 * seed for key, value in model.network.state_dict().items()}
         checkpoint.save(folder, replace(model, data=data), weights)
         bits = CHAMPION - gain + np.random.default_rng(seed + 1).normal(0, noise, len(CHAMPION))
+        score = Score(bits_per_dim=float(bits.mean()), standard_error=0.01, num_images=len(bits))
+        if spoil:
+            bits[spoil[0]] = spoil[1]
         nll = folder.parent / "run.parquet"
         pd.DataFrame({"split": "test", "image": range(len(bits)), "bits_per_dim": bits}).to_parquet(nll)
-        score = Score(bits_per_dim=float(bits.mean()), standard_error=0.01, num_images=len(bits))
         scores = EvaluateReport(test=score, validation=score, train=score)
         package = ModelPackage(folder, "run", seed, "A card", scores, nll, nll)
-        return registry.register(package, min_gain=0.005, confidence=0.95)
+        return registry.register(package, min_gain=0.005, confidence=0.95, doubt=doubt)
 
     return make
 
@@ -98,6 +108,37 @@ def test_versions_measured_on_different_test_images_are_not_compared(arrive: Arr
     assert second.aliases == ["challenger"]
     assert "champion 1 was measured on other test images (fingerprint aaaa, here bbbb)" in second.reason
     assert f"rollback {first.name} --to 2" in second.reason
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -5.0])
+def test_scores_that_are_none_are_registered_nowhere(arrive: Arrive, wrong: float) -> None:
+    with pytest.raises(ValueError, match="nats as the NLL of image 7, which is none"):
+        arrive(0, spoil=(7, wrong))
+    with pytest.raises(ValueError, match=r"mlflow\.db|not in the registry"):
+        registry.fetch("models:/nobody@champion")
+
+
+def test_a_champion_of_an_earlier_release_whose_scores_are_none_is_replaced(
+    arrive: Arrive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(registry, "read_nll", pd.read_parquet)
+        first = arrive(0, spoil=(7, math.nan))
+    second = arrive(0, seed=1)
+    assert (first.version, second.aliases) == (1, ["champion"])
+    assert "the scores of champion 1 are none" in second.reason
+
+
+def test_a_model_worse_than_uniform_stays_challenger_and_says_so(arrive: Arrive) -> None:
+    receipt = arrive(-1)
+    assert receipt.aliases == ["challenger"]
+    assert re.match(r"worse than the uniform distribution: 2\.5\d* bits/dim against 2\.0000; `python", receipt.reason)
+
+
+def test_a_version_in_doubt_stays_challenger_even_as_the_first(arrive: Arrive) -> None:
+    receipt = arrive(0, doubt="nobody measured it here")
+    assert (receipt.aliases, receipt.decision) == (["challenger"], "kept as challenger")
+    assert receipt.reason.startswith("nobody measured it here; `python -m pipelines.rollback")
 
 
 def test_of_two_registered_concurrently_one_is_promoted(arrive: Arrive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from pixelcnn import model as inner
 from pixelcnn.config import Given
 from pixelcnn.data.images import check_images
 from pixelcnn.generation import completion, sampling
-from pixelcnn.likelihoods.base import bits_per_dim
+from pixelcnn.likelihoods.base import bits_per_dim, check_nll
 
 BATCH_SIZE = 64
 
@@ -92,7 +92,7 @@ class Model:
         for start in range(0, len(x), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
             parts.append(self._nll(x[part].to(self.device), None if given is None else given[part]).cpu())
-        return torch.cat(parts)
+        return check_nll(torch.cat(parts))
 
     def bits_per_dim(self, images: Any, label: Any = None, cond: Tensor | None = None) -> Tensor:
         """`nll` in bits per sub-pixel, (N,)."""
@@ -143,6 +143,8 @@ class Model:
             cond = self._labels(label, num)
         if cond is not None and len(cond) != num:
             raise ValueError(f"cond: {len(cond)} conditions for {num} images")
+        if cond is not None and not bool(torch.isfinite(cond).all()):
+            raise ValueError("cond: holds numbers that are not finite")
         return None if cond is None else cond.to(self.device)
 
     def _labels(self, label: Any, num: int) -> Tensor:

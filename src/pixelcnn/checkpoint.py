@@ -18,6 +18,7 @@ from torch import Tensor
 from pixelcnn import files
 from pixelcnn.config import check
 from pixelcnn.data.dataset import read_info
+from pixelcnn.likelihoods.base import check_nll
 from pixelcnn.migrations import FORMAT, migrated
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import ModelSections
@@ -28,7 +29,9 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 class ModelConfig(ModelSections):
     """What config.json holds, in today's format."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)  # JSON has lists where Data has tuples
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, allow_inf_nan=False
+    )  # JSON has lists where Data has tuples
 
     format: int
     data: Data
@@ -87,8 +90,19 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Model:
         model.network.load_state_dict(load_safetensors(content), strict=True)
     except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS}: {error}") from None
+    _check_numbers(model, str(folder / WEIGHTS))
     model.network.to(device).eval()
     return replace(model, weights_sha256=found)
+
+
+def _check_numbers(model: Model, where: str) -> None:
+    """Raise ValueError for weights that are not finite, and for those by which an image of zeros has no probability."""
+    for name, weight in model.network.state_dict().items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"{where}: {name} holds numbers that are not finite: not the weights of a whole training")
+    model.network.eval()
+    with torch.no_grad():
+        check_nll(model.nll(*model.example()), where)
 
 
 def load_for(data: Path, folder: Path, device: torch.device | str = "cpu") -> Model:

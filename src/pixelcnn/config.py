@@ -23,6 +23,7 @@ RENAMED = {
 }
 # Keys of an earlier release's params.yaml that stand elsewhere now
 MOVED = {"evaluate.samples_per_class": "sample.per_class", "evaluate.temperature": "sample.temperature"}
+COLDEST, HOTTEST = 0.001, 1000.0  # beyond these, a temperature makes no difference to a draw any more
 LONGEST_QUOTE = 200  # characters of a value that an error message repeats
 
 
@@ -42,6 +43,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]  # 
 Count = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]  # of samples
 Positive = Annotated[float, Field(gt=0)]
 Kernel = Annotated[Count, AfterValidator(_odd)]
 FirstKernel = Annotated[Count, AfterValidator(_odd_and_at_least_3)]  # of a convolution with mask A
@@ -75,7 +77,7 @@ class Given(StrEnum):
 class Section(BaseModel):
     """A mapping of params.yaml: all keys present, none unknown, no value coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Architecture(Section):

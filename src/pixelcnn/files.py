@@ -96,7 +96,7 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a value as indented JSON, atomically."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_bytes(path: Path, at_most: int) -> bytes:
@@ -121,7 +121,7 @@ def read_json(path: Path, missing: str, remedy: str = "") -> dict[str, Any]:
     anything else.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ValueError(missing) from None
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON or bad UTF-8
@@ -129,6 +129,10 @@ def read_json(path: Path, missing: str, remedy: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("; ".join(filter(None, [f"{path}: not a JSON object", remedy])))
     return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def sha256_of(path: Path) -> str:

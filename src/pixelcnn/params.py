@@ -23,6 +23,7 @@ from pixelcnn.config import (
     Positive,
     Section,
     Seed,
+    Temperature,
     check,
     quoted,
     read_yaml,
@@ -121,7 +122,7 @@ class Sample(Section):
 
     per_class: Count  # columns of the grid; a row per class, or as many rows as columns
     seed: Seed
-    temperature: Positive
+    temperature: Temperature
 
 
 class Baseline(Section):

@@ -5,9 +5,9 @@ default here, and unknown fields are ignored. No torch here.
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelcnn import files
 
@@ -15,7 +15,7 @@ from pixelcnn import files
 class Report(BaseModel):
     """A stage's report on one entry of params.yaml."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     @classmethod
     def read(cls, path: Path, remedy: str) -> Self:
@@ -36,10 +36,10 @@ class Report(BaseModel):
 class Score(BaseModel):
     """Mean NLL over a split's images in bits/dim, with the standard error of that mean."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    bits_per_dim: float
-    standard_error: float
+    bits_per_dim: Annotated[float, Field(ge=0)]  # images are discrete: no probability is above 1
+    standard_error: float | None = None  # of more than one image
     num_images: int
 
 

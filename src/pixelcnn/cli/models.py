@@ -112,12 +112,14 @@ def _pack(run: str, out: Path) -> None:
 def _register(model: str) -> None:
     from pixelcnn import checkpoint
     from pixelcnn.tracking import registry, runs
-    from pixelcnn.tracking.model_package import of_run, unpack
+    from pixelcnn.tracking.model_package import of_run, remeasure, unpack
 
     known, folder, reports = params.load(Path("params.yaml")), pretrained.find(model), Path("reports")
     is_run = folder.resolve().parent == Path("models").resolve() and folder.name in known.runs
+    is_bundled = folder in pretrained.folders().values()
     package = of_run(folder.name, known, folder, reports) if is_run else unpack(folder)
-    report = registry.register(package, known.promotion.min_gain, known.promotion.confidence)
+    doubt = "" if is_run or is_bundled else remeasure(package, Path("data/prepared"))
+    report = registry.register(package, known.promotion.min_gain, known.promotion.confidence, doubt)
     if is_run:
         report.write(reports / "register" / f"{folder.name}.json")  # as the stage register does
     data = checkpoint.read_config(package.folder).data

@@ -12,11 +12,12 @@ from torch import Tensor
 
 import pixelcnn
 from pixelcnn import api, device, pretrained
-from pixelcnn.config import Given
+from pixelcnn.config import COLDEST, HOTTEST, Given
 from pixelcnn.data import image_files
 from pixelcnn.data.dataset import Split, SplitName, read_info, read_split
 from pixelcnn.data.images import check_images
 from pixelcnn.files import check_name, excerpt
+from pixelcnn.generation.sampling import check_temperature
 from pixelcnn.model import Model
 
 MODEL = (
@@ -60,6 +61,15 @@ def seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 ... {2**31 - 1}")
     return int(text)
+
+
+def temperature(text: str) -> float:
+    """A temperature at which images can be drawn."""
+    try:
+        return check_temperature(float(text))
+    except ValueError:
+        message = f"{text!r} is not a number from {COLDEST:g} to {HOTTEST:g}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 # MODEL and its label

@@ -22,7 +22,10 @@ def drawing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="a .png for a grid, or a folder for a PNG each")
     parser.add_argument("--seed", type=operands.seed, default=0, help="(default: %(default)s)")
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1: likelier, less diverse images (default: %(default)s)"
+        "--temperature",
+        type=operands.temperature,
+        default=1.0,
+        help="below 1: likelier, less diverse images (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size", type=operands.count, default=64, help="images drawn together (default: %(default)s)"

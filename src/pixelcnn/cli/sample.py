@@ -20,7 +20,7 @@ from pixelcnn.cli import operands, output
 from pixelcnn.config import Given
 from pixelcnn.generation import sample_folder
 from pixelcnn.generation.grids import save_grid
-from pixelcnn.generation.sampling import check_temperature, in_float64, sample_batches
+from pixelcnn.generation.sampling import in_float64, sample_batches
 from pixelcnn.model import Model
 from pixelcnn.progress import progress
 
@@ -64,7 +64,6 @@ def run(args: argparse.Namespace) -> None:
 
 def _write_folder(model: Model, rows: list[Row], num: int, cond: Tensor | None, args: argparse.Namespace) -> None:
     """Draw what the folder lacks of `num` images."""
-    check_temperature(args.temperature)
     each = num // len(rows) if len(rows) > 1 else None  # of one condition, a folder may be continued to any number
     content = {
         "model": identity(model),
@@ -117,6 +116,8 @@ def _of_embeddings(model: Model, files: list[str]) -> list[Row]:
         values = np.load(file, allow_pickle=False)
         if values.ndim not in (1, 2) or values.dtype.kind != "f":
             raise ValueError(f"{file}: {values.dtype} {values.shape} is not floats of shape (D,) or (N, D)")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{file}: holds numbers that are not finite")
         each = torch.from_numpy(np.atleast_2d(values)).float()  # (N, D)
         rows += [(f"{Path(file).stem} {n}" if len(each) > 1 else Path(file).stem, h) for n, h in enumerate(each)]
     return rows

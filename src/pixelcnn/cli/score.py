@@ -38,12 +38,12 @@ def run(args: argparse.Namespace) -> None:
     split = operands.as_split(given, model, args.label)
     with progress("score", len(split.images), "images") as bar:
         nats = nll(model, split, args.batch_size, bar.update)
+    total = score(nats, model.dims)  # refuses what are no NLLs before anything is written
     table = pd.DataFrame({"image": given.names, "nats": nats, "bits_per_dim": bits_per_dim(nats, model.dims)})
     if split.labels is not None:
         table["label"] = [model.data.classes[n] for n in split.labels] if model.data.classes else split.labels
     _show(table, args.out)
-    total = score(nats, model.dims)
-    error = f" +- {total.standard_error:.4f}" if total.num_images > 1 else ""
+    error = "" if total.standard_error is None else f" +- {total.standard_error:.4f}"
     bound = "" if model.network.exact else "≤ "
     print(f"{bound}{total.bits_per_dim:.4f}{error} bits/dim, the mean of {total.num_images:,} image(s)")
 

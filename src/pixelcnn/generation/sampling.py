@@ -14,7 +14,6 @@ D = C / G channels of a group, U uniform numbers that draw a group.
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn import device, recording
+from pixelcnn.config import COLDEST, HOTTEST
 from pixelcnn.generation import fixed_point
 from pixelcnn.model import Model
 from pixelcnn.nn.interfaces import FullStepper, Stepper
@@ -175,9 +175,9 @@ def _filled_up(x: Tensor, num: int) -> Tensor:
 
 
 def check_temperature(temperature: float) -> float:
-    """Raise ValueError for a temperature that is no positive number."""
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature: {temperature} is not a finite number greater than 0")
+    """Raise ValueError for a temperature at which nothing can be drawn."""
+    if not COLDEST <= temperature <= HOTTEST:  # also false of nan
+        raise ValueError(f"temperature: {temperature} is not a number from {COLDEST:g} to {HOTTEST:g}")
     return temperature
 
 

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+ROUNDING = 0.01  # nats per image that rounding in float32 may take from an NLL of almost zero
 Number = TypeVar("Number", Tensor, float)
 
 
@@ -65,6 +66,20 @@ def draw_levels(likelihood: Likelihood, outputs: Tensor, uniforms: Tensor, tempe
         log_pmf = likelihood.log_pmf_of(c, outputs, drawn[:, :c])
         drawn[:, c] = draw(log_pmf, uniforms[:, c], temperature)
     return drawn
+
+
+def check_nll(nats: Tensor, what: str = "the model") -> Tensor:
+    """NLLs in nats of discrete images, if they can be that. Raises ValueError where one is not finite, or is negative
+    by more than rounding, as after a training that has diverged.
+    """
+    wrong = (~(torch.isfinite(nats) & (nats > -ROUNDING))).nonzero()
+    if len(wrong):
+        first = int(wrong[0, 0])
+        raise ValueError(
+            f"{what}: states {float(nats.flatten()[first]):g} nats as the NLL of image {first}, which is none: "
+            "its weights are not those of a finished training"
+        )
+    return nats
 
 
 def bits_per_dim(nats: Number, dims: int) -> Number:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pixelcnn.config import Given
 from pixelcnn.data.dataset import DatasetInfo
 from pixelcnn.reporting.reports import cost, si
-from pixelcnn.schemas import EvaluateReport, TrainReport
+from pixelcnn.schemas import EvaluateReport, Score, TrainReport
 
 if TYPE_CHECKING:
     from pixelcnn.checkpoint import ModelConfig
@@ -28,7 +28,7 @@ def model_card(
     lines = [f"**{what}** ({described.model.name}), trained on {info.title}.", ""]
     lines += ["| split | bits/dim | standard error | images |", "|---|---|---|---|"]
     lines += [
-        f"| {split} | {mark}{score.bits_per_dim:.4f} | {score.standard_error:.4f} | {score.num_images} |"
+        f"| {split} | {mark}{score.bits_per_dim:.4f} | {_error(score)} | {score.num_images} |"
         for split, score in scores.scores.items()
     ]
     lines += ["", MEANING[described.model.given]] + ([BOUND] if mark else [])
@@ -40,6 +40,10 @@ def model_card(
         f"Weights: safetensors, sha256 {described.weights_sha256}",
     ]
     return "\n".join(lines)
+
+
+def _error(score: Score) -> str:
+    return "" if score.standard_error is None else f"{score.standard_error:.4f}"
 
 
 def _use(described: "ModelConfig") -> list[str]:

@@ -14,7 +14,7 @@ from pixelcnn import files
 from pixelcnn.params import Params, Run, Sample
 from pixelcnn.reporting.reports import duration, made, read_evaluate, read_train, si
 from pixelcnn.reporting.tables import COLUMNS, GIVEN, Table, cells, frame, markdown, runs_of, tables
-from pixelcnn.schemas import EvaluateReport, TrainReport
+from pixelcnn.schemas import EvaluateReport, Score, TrainReport
 
 PALETTE = ("#c2572b", "#2f7fb8", "#5a9a3c", "#9a62b5", "#c79a1b", "#3aa394")  # legible on paper and on black
 EXPERIMENT = "Made by the DVC experiment {}. Experiments register no model; `pixelcnn models register models/RUN` does."
@@ -83,10 +83,13 @@ def _bound(train: TrainReport) -> str:
     return "" if train.exact else "≤ "
 
 
+def _error(score: Score) -> str:
+    return "" if score.standard_error is None else f" ± {score.standard_error:.3f}"
+
+
 def _facts(train: TrainReport, scores: EvaluateReport) -> dict[str, str]:
     splits = {
-        f"{split} bits/dim": f"{_bound(train)}{score.bits_per_dim:.3f} ± {score.standard_error:.3f}"
-        f" ({score.num_images:,} images)"
+        f"{split} bits/dim": f"{_bound(train)}{score.bits_per_dim:.3f}{_error(score)} ({score.num_images:,} images)"
         for split, score in scores.scores.items()
     }
     return splits | {

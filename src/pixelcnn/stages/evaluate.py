@@ -59,8 +59,8 @@ def _track(name: str, model: Model, scores: EvaluateReport, nlls: Path) -> None:
         log.measured(scores.model_dump())
         log.log_files({"evaluation": nlls})
     test, bound = scores.test, "" if model.network.exact else "<= "
-    value = f"{bound}{test.bits_per_dim:.4f} +- {test.standard_error:.4f}"
-    print(f"{name}: {value} bits/dim on {test.num_images} test images")
+    error = "" if test.standard_error is None else f" +- {test.standard_error:.4f}"
+    print(f"{name}: {bound}{test.bits_per_dim:.4f}{error} bits/dim on {test.num_images} test images")
 
 
 if __name__ == "__main__":

@@ -12,21 +12,31 @@ trained it to a registry elsewhere.
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import torch
 from pydantic import AliasPath, Field
 
 from pixelcnn import checkpoint, files
+from pixelcnn.data.dataset import CARD as CARD_OF_DATA
+from pixelcnn.data.dataset import read_info, read_rows
+from pixelcnn.evaluation.nll import nll
 from pixelcnn.generation.grids import drawn_by
+from pixelcnn.likelihoods.base import bits_per_dim, check_nll
+from pixelcnn.model import Data
 from pixelcnn.params import Params
 from pixelcnn.reporting.model_card import model_card
 from pixelcnn.reporting.reports import made, read_evaluate, read_preprocess, read_train
 from pixelcnn.schemas import EvaluateReport, Report, TrainReport
 
 RUN, CARD = "run.json", "README.md"
+MEASURED = 32  # test images on which a claim is measured anew
+TOLERANCE = 0.02  # bits/dim of an image: other hardware, bfloat16
 REMEDY = "pack the run again"
 
 
@@ -73,16 +83,69 @@ def of_run(name: str, params: Params, model: Path, reports: Path) -> ModelPackag
 
 def check_scores(scores: EvaluateReport, nll: Path, weights_sha256: str, remedy: str) -> None:
     """Raise ValueError, with the remedy, unless `nll` was measured with these weights and `scores` are its means."""
-    table = pd.read_parquet(nll)
+    table = read_nll(nll)
     if table.attrs.get("weights_sha256") != weights_sha256:
         raise ValueError(f"{nll}: measured with other weights than the model's {weights_sha256[:12]}; {remedy}")
     for split, score in scores.scores.items():
         bits = table[table.split == split].bits_per_dim
-        if len(bits) != score.num_images or abs(bits.mean() - score.bits_per_dim) > 1e-4:
+        if len(bits) != score.num_images or not abs(bits.mean() - score.bits_per_dim) <= 1e-4:  # nan is no score
             raise ValueError(
                 f"{nll}: {len(bits)} images of {split} with {bits.mean():.4f} bits/dim, but {score.num_images} with "
                 f"{score.bits_per_dim:.4f} are reported; {remedy}"
             )
+
+
+def read_nll(nll: Path) -> pd.DataFrame:
+    """The table of a model's NLLs. Raises ValueError for another file, and for numbers that are no NLLs."""
+    try:
+        table = pd.read_parquet(nll)
+        split, image, bits = table["split"], table["image"], table["bits_per_dim"].to_numpy(np.float64)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{nll}: is not a table of NLLs: {files.excerpt(str(error))}") from None
+    if table[["split", "image"]].duplicated().any() or split.hasnans or image.hasnans:
+        raise ValueError(f"{nll}: has two rows of one image, or a row of none")
+    check_nll(torch.from_numpy(bits.copy()), str(nll))
+    return table
+
+
+def remeasure(package: ModelPackage, prepared: Path) -> str:
+    """Measure a package's claims anew on MEASURED test images, where a data set in `prepared` has them.
+
+    Returns "" where they are true, and why they are not known to be where no data set has the images. Raises ValueError
+    where they are not true.
+    """
+    described = checkpoint.read_config(package.folder)
+    data = next(
+        (card.parent for card in sorted(prepared.glob(f"*/{CARD_OF_DATA}")) if _same(card, described.data)), None
+    )
+    if data is None:
+        return f"its scores are a claim: no data set in {prepared} has its test images to measure them anew"
+    model, claimed = checkpoint.load(package.folder), read_nll(package.nll)
+    claimed = claimed[claimed.split == "test"].sort_values("image")
+    if claimed.image.tolist() != list(range(read_info(data).splits["test"].num_images)):
+        raise ValueError(f"{package.nll}: has not one row for each test image of {data}")
+    claimed = claimed.head(MEASURED)
+    split = read_rows(data, "test", torch.from_numpy(claimed.image.to_numpy(np.int64).copy()))
+    found = bits_per_dim(nll(model, split, MEASURED), model.dims).numpy()
+    worst = int(np.abs(found - claimed.bits_per_dim.to_numpy()).argmax())
+    stated, measured = claimed.bits_per_dim.to_numpy()[worst], found[worst]
+    if not abs(stated - measured) <= TOLERANCE:
+        raise ValueError(
+            f"{package.nll}: claims {stated:.4f} bits/dim for test image {claimed.image.to_numpy()[worst]}, which has "
+            f"{measured:.4f} under this model"
+        )
+    return ""
+
+
+def _same(card: Path, data: Data) -> bool:
+    """Whether a prepared data set has the test images, and the conditions, that a model was measured on."""
+    try:
+        found = Data.of(read_info(card.parent))
+    except ValueError:
+        return False
+    fingerprints = {"test": found.fingerprints.get("test", "")}
+    wanted = replace(data, dataset=found.dataset, fingerprints={"test": data.fingerprints.get("test", "unknown")})
+    return replace(found, fingerprints=fingerprints) == wanted
 
 
 def pack(name: str, params: Params, model: Path, reports: Path, out: Path) -> None:

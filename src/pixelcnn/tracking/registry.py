@@ -18,7 +18,6 @@ from typing import Any
 import mlflow
 import mlflow.pyfunc
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
@@ -27,10 +26,11 @@ from mlflow.types import Schema, TensorSpec
 from pixelcnn import checkpoint
 from pixelcnn.checkpoint import ModelConfig
 from pixelcnn.config import Given
+from pixelcnn.evaluation.baselines import uniform_bits_per_dim
 from pixelcnn.evaluation.comparison import Comparison, compare
 from pixelcnn.schemas import RegisterReport
 from pixelcnn.tracking import store
-from pixelcnn.tracking.model_package import ModelPackage
+from pixelcnn.tracking.model_package import ModelPackage, read_nll
 from pixelcnn.tracking.runs import active_in_mlflow
 from pixelcnn.tracking.store import WEIGHTS_TAG
 
@@ -78,14 +78,17 @@ class Version:
     card: str
 
 
-def register(package: ModelPackage, min_gain: float, confidence: float) -> RegisterReport:
+def register(package: ModelPackage, min_gain: float, confidence: float, doubt: str = "") -> RegisterReport:
     """Register a model, or find the version with the same weights, and decide about the alias if that is not done yet.
 
     min_gain: bits/dim, the least gain over the champion that promotes. confidence: of the gain's two-sided interval.
-    Raises ValueError for damaged weights, ConnectionError where the store does not answer.
+    doubt: why the package's scores are not to be believed, so that it stays challenger. Raises ValueError for damaged
+    weights and for scores that are none, ConnectionError where the store does not answer.
     """
     described = checkpoint.read_config(package.folder)
     checkpoint.load(package.folder)  # refuses damaged weights before anything is written
+    _test_bits(package.nll)
+    doubt = doubt or _worse_than_uniform(package, described)
     client = store.connect(described.data.dataset)
     with _lock():  # of two concurrent calls, the second compares with the champion of the first
         known = _version_of_weights(client, described)
@@ -93,7 +96,7 @@ def register(package: ModelPackage, min_gain: float, confidence: float) -> Regis
         _describe(client, found, package, described)
         found = client.get_model_version(found.name, found.version)
         if DECISION_TAG not in found.tags:
-            _apply(client, found, _decide(client, found, package.nll, min_gain, confidence))
+            _apply(client, found, _decide(client, found, package.nll, min_gain, confidence, doubt))
         return _report(client.get_model_version(found.name, found.version))
 
 
@@ -166,9 +169,12 @@ def _found(client: mlflow.MlflowClient, uri: str) -> tuple[str, str]:
 
 
 def _decide(
-    client: mlflow.MlflowClient, challenger: ModelVersion, nll: Path, min_gain: float, confidence: float
+    client: mlflow.MlflowClient, challenger: ModelVersion, nll: Path, min_gain: float, confidence: float, doubt: str
 ) -> Decision:
     champion = _aliased(client, challenger.name, "champion")
+    if doubt:
+        command = f"python -m pipelines.rollback {challenger.name} --to {challenger.version}"
+        return Decision(False, f"{doubt}; `{command}` makes it champion all the same", None, None)
     if champion is None or champion.version == challenger.version:
         # If it is champion itself, an earlier start was killed after the decision, whose reason it has
         reason = challenger.tags.get("reason", f"the first version of {challenger.name}")
@@ -181,11 +187,22 @@ def _decide(
             f"here {ours}); `{command}` makes this one champion"
         )
         return Decision(False, reason, int(champion.version), None)
-    comparison = compare(_test_bits(_nll_of(champion)), _test_bits(nll), confidence)
+    try:
+        current = _test_bits(_nll_of(champion))
+    except ValueError as error:  # of an earlier release, which believed any number
+        reason = f"the scores of champion {champion.version} are none: {error}"
+        return Decision(True, reason, int(champion.version), None)
+    comparison = compare(current, _test_bits(nll), confidence)
     promoted = comparison.exceeds(min_gain)
     verdict = "surely above" if promoted else "not surely above"
     reason = f"{comparison} against champion {champion.version}: {verdict} the margin of {min_gain:g}"
     return Decision(promoted, reason, int(champion.version), comparison)
+
+
+def _worse_than_uniform(package: ModelPackage, described: ModelConfig) -> str:
+    """What is said of a model that assigns the test images less probability than the uniform distribution; else ""."""
+    test, uniform = package.scores.test.bits_per_dim, uniform_bits_per_dim(described.data.levels)
+    return f"worse than the uniform distribution: {test:.4f} bits/dim against {uniform:.4f}" if test > uniform else ""
 
 
 def _apply(client: mlflow.MlflowClient, version: ModelVersion, decision: Decision) -> None:
@@ -226,8 +243,7 @@ def _describe(
         FINGERPRINT_TAG: described.data.fingerprints["test"],
         "validation_bits_per_dim": scores.validation.bits_per_dim,
         "test_bits_per_dim": scores.test.bits_per_dim,
-        "test_standard_error": scores.test.standard_error,
-    }
+    } | ({} if scores.test.standard_error is None else {"test_standard_error": scores.test.standard_error})
     _tag(client, version, tags)
     client.update_model_version(version.name, version.version, package.card)
     client.log_artifact(version.run_id, str(package.nll), NLL)
@@ -265,7 +281,7 @@ def _test_bits(nll: Path) -> np.ndarray:
     Equal fingerprints do not imply equal order. In another order the pairs are wrong: the mean gain is still right, and
     the interval is only wider.
     """
-    table = pd.read_parquet(nll)
+    table = read_nll(nll)
     return table[table.split == "test"].sort_values("image").bits_per_dim.to_numpy()
 
 

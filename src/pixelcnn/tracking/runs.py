@@ -74,10 +74,12 @@ class RunLog:
         self._put({"tags": {WEIGHTS_TAG: weights_sha256}})
         self.log_files(files)
 
-    def measured(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+    def measured(self, scores: Mapping[str, Mapping[str, float | None]]) -> None:
         """Log what was measured on the run's weights: scores by split."""
         values = {f"{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
-        self._put({"metrics": values | {"test_standard_error": scores["test"]["standard_error"]}, "step": 0})
+        if (error := scores["test"].get("standard_error")) is not None:
+            values["test_standard_error"] = error
+        self._put({"metrics": values, "step": 0})
         rows = {"columns": ["split", *scores["test"]], "data": [[split, *s.values()] for split, s in scores.items()]}
         self._put_text("scores.json", json.dumps(rows), "")
         self._put({"tags": {"mlflow.loggedArtifacts": json.dumps([{"path": "scores.json", "type": "table"}])}})

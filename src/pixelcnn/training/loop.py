@@ -19,6 +19,7 @@ from torch import Tensor
 from pixelcnn.data.dataset import Split
 from pixelcnn.data.loader import Images, prefetch, to_device
 from pixelcnn.data.sampler import BatchSampler, flip_mask, number
+from pixelcnn.evaluation.baselines import uniform_bits_per_dim
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.training.distributed import World
@@ -26,6 +27,8 @@ from pixelcnn.training.schedules import ema_weight, learning_rate
 from pixelcnn.training.state import Training
 from pixelcnn.training.update import Inputs, make_update
 
+DIVERGED = 10  # times the bits/dim of the uniform distribution: no model that has learnt anything is as bad
+REMEDY = "A lower train.learning_rate or train.gradient_clip, or precision: float32, usually helps"
 WARM_UP, SECONDS_MEASURED = 5, 30.0  # steps until caches and compilers have settled; what `steps_within` takes
 
 
@@ -63,6 +66,8 @@ def train(
         validated = None
         if step % settings.validate_every == 0 or step == settings.steps:
             validated = _validate(training, validation, world)
+        if step == settings.steps:
+            _check_best(training)
         yield Step(step, loss, rate, validated)
 
 
@@ -96,6 +101,16 @@ def _validate(training: Training, validation: Split, world: World) -> float:
     return bits
 
 
+def _check_best(training: Training) -> None:
+    """At the end: raise FloatingPointError where the best weights, by validation, are those of a diverged training."""
+    best, uniform = training.best_bits_per_dim, uniform_bits_per_dim(training.model.data.levels)
+    if not best < DIVERGED * uniform:
+        raise FloatingPointError(
+            f"step {training.step}: the training has diverged: {best:g} bits/dim at best on validation images, where "
+            f"the uniform distribution has {uniform:.4g}. {REMEDY}"
+        )
+
+
 def finite_mean(losses: list[Tensor], last_step: int) -> float:
     """The mean of consecutive steps' losses, the last being that of `last_step`; reads them from the device.
 
@@ -106,8 +121,5 @@ def finite_mean(losses: list[Tensor], last_step: int) -> float:
     if len(bad):
         step = last_step - len(losses) + 1 + int(bad[0])
         value = float(values[int(bad[0])])
-        raise FloatingPointError(
-            f"step {step}: the loss is {value}. A lower train.learning_rate or train.gradient_clip, or precision: "
-            "float32, usually helps; the last checkpoint precedes it"
-        )
+        raise FloatingPointError(f"step {step}: the loss is {value}. {REMEDY}; the last checkpoint precedes it")
     return float(values.mean())
