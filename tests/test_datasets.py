@@ -30,7 +30,9 @@ LABELS = [k % 2 for k in range(700)]
 
 def card(**changed: Any) -> DatasetInfo:
     """The card of an empty data set."""
-    fields = dict.fromkeys(["dataset", "source", "title", "comparable_reason", "licence", "citation", "homepage"], "")
+    fields = {"dataset": "noise"} | dict.fromkeys(
+        ["source", "title", "comparable_reason", "licence", "citation", "homepage"], ""
+    )
     content: dict[str, Any] = {**fields, "shape": SHAPE, "levels": 256, "classes": ("cat", "dog"), "splits": {}}
     content |= {"channel_means": (1.0, 2.0, 3.0), "channel_deviations": (1.0, 2.0, 3.0), "comparable": False}
     return DatasetInfo(**(content | changed))

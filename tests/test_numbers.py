@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +23,14 @@ from pixelcnn.evaluation.scores import score
 from pixelcnn.likelihoods.base import bits_per_dim, check_nll
 from pixelcnn.model import Data, Model
 from pixelcnn.schemas import EvaluateReport, Score
-from pixelcnn.tracking.model_package import ModelPackage, read_nll, remeasure
 from pixelcnn.training import loop
 from tests.conftest import DEMO, images
 from tests.test_architectures import model_of
 from tests.test_datasets import card
+
+with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
+    warnings.simplefilter("ignore")
+    from pixelcnn.tracking.model_package import ModelPackage, read_nll, remeasure
 
 NO_NLL = [math.nan, math.inf, -math.inf, -5.0]
 

@@ -44,7 +44,7 @@ def arrive(_store: Path, tmp_path: Path, small_model: Build, request: pytest.Fix
     """arrive(gain, seed): register a model that saves `gain` bits/dim against CHAMPION, under a name of the test."""
     model = small_model(1)
     fingerprints = {"train": "0", "validation": "1", "test": "2"}
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name)
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name)[-60:].strip("-")
 
     def make(
         gain: float,

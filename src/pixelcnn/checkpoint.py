@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from pydantic import ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from pixelcnn import files
-from pixelcnn.config import check
+from pixelcnn.config import Sha256, check
 from pixelcnn.data.dataset import read_info
 from pixelcnn.likelihoods.base import check_nll
 from pixelcnn.migrations import FORMAT, migrated
@@ -24,6 +25,7 @@ from pixelcnn.model import Data, Model, build
 from pixelcnn.params import ModelSections
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MAX_BYTES = 2**34  # of the weights
 
 
 class ModelConfig(ModelSections):
@@ -35,7 +37,7 @@ class ModelConfig(ModelSections):
 
     format: int
     data: Data
-    weights_sha256: str
+    weights_sha256: Sha256
 
     @property
     def registered_name(self) -> str:
@@ -81,23 +83,28 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Model:
     Raises ValueError when the weights are not those that config.json names, or do not fit the network.
     """
     described = read_config(folder)
-    content = (folder / WEIGHTS).read_bytes()
+    content = files.read_bytes(folder / WEIGHTS, MAX_BYTES)
+    if len(content) < described.model.fewest_weights:
+        raise ValueError(f"{folder / WEIGHTS}: {len(content):,} bytes are too few for the sizes of {folder / CONFIG}")
     found, expected = hashlib.sha256(content).hexdigest(), described.weights_sha256
     if found != expected:
         raise ValueError(f"{folder / WEIGHTS}: sha256 is {found}, {CONFIG} says {expected}: changed or damaged")
     model = build(described.model, described.likelihood, described.data)
     try:
-        model.network.load_state_dict(load_safetensors(content), strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS}: {error}") from None
-    _check_numbers(model, str(folder / WEIGHTS))
+        weights = load_safetensors(content)
+        model.network.load_state_dict(weights, strict=True)
+    except (RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / WEIGHTS}: {files.excerpt(str(error))}") from None
+    _check_numbers(model, weights, str(folder / WEIGHTS))
     model.network.to(device).eval()
     return replace(model, weights_sha256=found)
 
 
-def _check_numbers(model: Model, where: str) -> None:
+def _check_numbers(model: Model, read: dict[str, Tensor], where: str) -> None:
     """Raise ValueError for weights that are not finite, and for those by which an image of zeros has no probability."""
     for name, weight in model.network.state_dict().items():
+        if weight.is_floating_point() != read[name].is_floating_point():
+            raise ValueError(f"{where}: {name} is of {read[name].dtype}, not of {weight.dtype}")
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             raise ValueError(f"{where}: {name} holds numbers that are not finite: not the weights of a whole training")
     model.network.eval()

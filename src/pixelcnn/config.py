@@ -7,9 +7,12 @@ value stands in params.yaml. No torch here, so that a command that only reads pa
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from reprlib import Repr
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pixelcnn.files import ACTING, LONGEST, excerpt, read_bytes
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -24,7 +27,14 @@ RENAMED = {
 # Keys of an earlier release's params.yaml that stand elsewhere now
 MOVED = {"evaluate.samples_per_class": "sample.per_class", "evaluate.temperature": "sample.temperature"}
 COLDEST, HOTTEST = 0.001, 1000.0  # beyond these, a temperature makes no difference to a draw any more
-LONGEST_QUOTE = 200  # characters of a value that an error message repeats
+MAX_YAML = 2**20  # bytes of a file
+DEEPEST = 30  # levels of nesting
+DEEPER = {"SequenceStartEvent": 1, "MappingStartEvent": 1, "SequenceEndEvent": -1, "MappingEndEvent": -1}
+MAX_WEIGHTS = 2**31  # of a network
+MOST_FAULTS = 100  # that are reported of a file
+_REPR = Repr()  # of values in messages: a few lines of YAML with aliases may stand for gigabytes
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 2 * LONGEST
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict = 3, 8, 8, 8
 
 
 def _odd(size: int) -> int:
@@ -39,14 +49,23 @@ def _odd_and_at_least_3(size: int) -> int:
     return size
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]  # of stages, folders and models
-Count = Annotated[int, Field(gt=0)]
+NAME = r"^[a-z0-9][a-z0-9-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]  # of stages, folders and models
+Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
+Shape = tuple[Annotated[int, Field(ge=1, le=16, strict=True)], Side, Side]  # of images: channels, rows, columns
+Levels = Annotated[int, Field(ge=2, le=256, strict=True)]  # of a sub-pixel, a byte
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+# Sizes of networks, far beyond what anybody trains: a file of a few bytes must not ask for all memory there is
+Layers = Annotated[int, Field(gt=0, le=1000)]
+Channels = Annotated[int, Field(gt=0, le=2**14)]
+Width = Annotated[int, Field(gt=0, lt=128)]  # of a kernel
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]  # of samples
 Positive = Annotated[float, Field(gt=0)]
-Kernel = Annotated[Count, AfterValidator(_odd)]
-FirstKernel = Annotated[Count, AfterValidator(_odd_and_at_least_3)]  # of a convolution with mask A
+Kernel = Annotated[Width, AfterValidator(_odd)]
+FirstKernel = Annotated[Width, AfterValidator(_odd_and_at_least_3)]  # of a convolution with mask A
 
 # Of a model: "-map" makes the vector a location-dependent map (arXiv:1606.05328, equation 5), else it is a bias (eq. 4)
 Condition = Literal["none", "label", "label-map", "embedding", "embedding-map"]
@@ -94,6 +113,19 @@ class Architecture(Section):
     condition: str
 
     @property
+    def fewest_weights(self) -> int:
+        """A number of weights that the network has at least, from its sizes alone."""
+        layers = getattr(self, "num_layers", getattr(self, "num_resnets", 1))
+        return int(layers) * int(getattr(self, "hidden_channels", 1)) ** 2 // 4
+
+    @model_validator(mode="after")
+    def fits_a_machine(self) -> Self:
+        """The sizes together ask for no more weights than a machine can hold."""
+        if self.fewest_weights > MAX_WEIGHTS:
+            raise ValueError(f"hidden_channels: with these layers at least {self.fewest_weights:,} weights, too many")
+        return self
+
+    @property
     def given(self) -> Given:
         """What the network is conditioned on, however that enters it."""
         return Given(self.condition.removesuffix("-map"))  # type: ignore[call-arg]  # a look-up by value
@@ -121,16 +153,26 @@ class Likelihood(Section):
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML 1.2 file holds, as plain Python objects: DVC's own dialect, in which 1e-3 is a number."""
+    """What a YAML 1.2 file holds, as plain Python objects: DVC's own dialect, in which 1e-3 is a number.
+
+    Raises ValueError for a file that is not YAML, or nests deeper than any params.yaml does.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        return YAML(typ="safe", pure=True).load(path)
+        content = read_bytes(path, MAX_YAML)
+        depth = 0
+        for event in YAML(typ="safe", pure=True).parse(content):  # builds nothing
+            depth += DEEPER.get(type(event).__name__, 0)
+            if depth > DEEPEST:
+                raise ValueError(f"{path}: line {event.start_mark.line + 1}: nests deeper than {DEEPEST} levels")
+        return YAML(typ="safe", pure=True).load(content)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; stages run where params.yaml lies") from None
-    except YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, ValueError, OverflowError) as error:  # ValueError also of a date such as 2024-13-45
+        text = str(error)
+        raise ValueError(text if text.startswith(f"{path}: ") else f"{path}: not YAML: {excerpt(text)}") from None
 
 
 def check(
@@ -144,13 +186,13 @@ def check(
         return schema.model_validate(content)
     except ValidationError as error:
         faults = [_fault(_path(e["loc"], content), e["msg"], e["type"], e["input"]) for e in error.errors()]
-        raise ValueError("\n".join(f"{where}: {fault}" for fault in as_written(faults))) from None
+        raise ValueError("\n".join(f"{where}: {fault}" for fault in as_written(faults[:MOST_FAULTS]))) from None
 
 
 def quoted(value: Any) -> str:
     """A value as an error message repeats it, cut."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+    text = ACTING.sub(" ", _REPR.repr(value))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _path(loc: tuple[int | str, ...], content: Any) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 LONGEST = 200  # characters of a foreign text that a message repeats
+MOST_LINES = 40  # of a message
 LONGEST_NAME = 220  # bytes of a file's name; file systems allow 255, of which endings and temporary names take some
+MAX_JSON = 2**24  # bytes of a file
 # Unicode's control characters, halves of a surrogate pair, line and paragraph separators, and what reverses a text
 ACTING = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 
@@ -23,6 +25,13 @@ def excerpt(text: str) -> str:
     """
     line = " ".join(ACTING.sub(" ", text[: 10 * LONGEST]).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def message(error: BaseException) -> str:
+    """What a command prints of an error: not a word that acts on a terminal, and no more than a screen can hold."""
+    lines = [ACTING.sub(" ", line[: 10 * LONGEST]) for line in str(error).split("\n", MOST_LINES + 1)]
+    rest = ["..."] if len(lines) > MOST_LINES else []
+    return "\n".join(lines[:MOST_LINES] + rest) or type(error).__name__
 
 
 def check_name(name: str, where: str) -> str:
@@ -121,11 +130,12 @@ def read_json(path: Path, missing: str, remedy: str = "") -> dict[str, Any]:
     anything else.
     """
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        content = json.loads(read_bytes(path, MAX_JSON), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ValueError(missing) from None
-    except (ValueError, RecursionError) as error:  # ValueError: bad JSON or bad UTF-8
-        raise ValueError("; ".join(filter(None, [f"{path}: not JSON: {error}", remedy]))) from None
+    except (ValueError, RecursionError) as error:  # ValueError: no plain file, bad JSON or bad UTF-8
+        fault = excerpt(str(error).removeprefix(f"{path}: "))
+        raise ValueError("; ".join(filter(None, [f"{path}: not JSON: {fault}", remedy]))) from None
     if not isinstance(content, dict):
         raise ValueError("; ".join(filter(None, [f"{path}: not a JSON object", remedy])))
     return content

@@ -7,7 +7,7 @@ A change of what config.json holds gets a new FORMAT and one function below, fro
 from collections.abc import Callable
 from typing import Any
 
-from pixelcnn.config import RENAMED
+from pixelcnn.config import RENAMED, quoted
 
 FORMAT = 2
 Content = dict[str, Any]
@@ -15,11 +15,14 @@ Content = dict[str, Any]
 
 def to_2(content: Content) -> Content:
     """Format 1 had no likelihood section: the network's name implied it. `pixelcnn++` was no name of a folder."""
+    if not isinstance(content["model"], dict):
+        return content  # which the schema refuses
     model = dict(content["model"])
     likelihood: Content = {"name": "categorical"}
     if "num_mixtures" in model:
         likelihood = {"name": "logistic_mixture", "num_mixtures": model.pop("num_mixtures")}
-    model["name"] = RENAMED.get(model["name"], model["name"])
+    if isinstance(model.get("name"), str):
+        model["name"] = RENAMED.get(model["name"], model["name"])
     return content | {"model": model, "likelihood": likelihood}
 
 
@@ -29,8 +32,10 @@ MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: to_2}  # by the format
 def migrated(content: Content, where: str) -> Content:
     """The content of a config.json of any format, as FORMAT has it. ValueError for a format that is newer or none."""
     number = content.get("format", 1)  # the first release wrote none
-    if not isinstance(number, int) or not 1 <= number <= FORMAT:
-        raise ValueError(f"{where}: format: {number!r} is not one of 1 ... {FORMAT}; a later pixelcnn may read it")
+    if type(number) is not int or not 1 <= number <= FORMAT:
+        raise ValueError(
+            f"{where}: format: {quoted(number)} is not one of 1 ... {FORMAT}; a later pixelcnn may read it"
+        )
     for older in range(number, FORMAT):
         content = MIGRATIONS[older](content)
     return content | {"format": FORMAT}

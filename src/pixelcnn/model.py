@@ -4,32 +4,31 @@
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from pixelcnn import architectures, likelihoods
-from pixelcnn.config import Architecture, Given
+from pixelcnn.config import Architecture, Given, Levels, Name, Shape
 from pixelcnn.config import Likelihood as LikelihoodSection
 from pixelcnn.data.dataset import DatasetInfo, Split
 from pixelcnn.likelihoods.base import Likelihood
 from pixelcnn.nn.conditioning import Condition, LabelCondition, MapCondition, NoCondition, VectorCondition
 from pixelcnn.nn.interfaces import Network, Spec
 
-Shape = tuple[int, int, int]  # C, H, W
-
 
 @dataclass(frozen=True)
 class Data:
     """What a model must know of its data: enough to build it, to refuse other data and to name the classes."""
 
-    dataset: str
-    shape: Shape
-    levels: int
+    dataset: Name
+    shape: Shape  # C, H, W
+    levels: Levels
     classes: tuple[str, ...]
     fingerprints: dict[str, str]  # of the pixels of each split
-    embedding_dims: int = 0
+    embedding_dims: Annotated[int, Field(ge=0, le=2**16, strict=True)] = 0
     embedding_sha256: str = ""
 
     @classmethod

@@ -32,6 +32,8 @@ def find(source: str | Path) -> Path:
             f"{source}: neither a folder nor a model that comes with pixelcnn ({', '.join(shipped) or 'none'}); a "
             "registered model is models:/NAME@ALIAS or models:/NAME/VERSION"
         )
+    if not path.is_dir():
+        raise ValueError(f"{source}: is a file; a model is a folder, with model.safetensors and {CONFIG}")
     return path
 
 

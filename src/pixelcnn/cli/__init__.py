@@ -7,6 +7,8 @@ import argparse
 import importlib
 import sys
 
+from pixelcnn.files import message
+
 VERBS = {
     "results": "the NLL tables, and where samples and curves lie",
     "ui": "MLflow's pages: compare runs, see registered models",
@@ -29,8 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = _parser(arguments[:1]).parse_args(arguments)
     try:
         args.run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 import pixelcnn
 from pixelcnn import params, pretrained
+from pixelcnn.config import quoted
 from pixelcnn.files import write_text
 
 MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
@@ -59,8 +60,8 @@ def _bundled() -> str:
 def uri(model: str) -> str:
     """The registry's URI of a MODEL."""
     model = model.removeprefix("models:/")
-    if not re.fullmatch(r"[^/@]+(@[^/@]+|/\d+)?", model):
-        raise ValueError(f"MODEL: {model!r} is neither {MODEL}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*(@[A-Za-z0-9_-]+|/[0-9]{1,9})?", model):
+        raise ValueError(f"MODEL: {quoted(model)} is neither {MODEL}")
     return f"models:/{model}" if re.search("[@/]", model) else f"models:/{model}@champion"
 
 

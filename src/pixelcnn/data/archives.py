@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pixelcnn.data.decoding import decode, refusing
 from pixelcnn.data.pickles import load_batch
 from pixelcnn.data.sources import Item, PublishedSplit, Source
+from pixelcnn.files import excerpt
 
 Image = npt.NDArray[np.uint8]
 
@@ -94,7 +95,7 @@ def _batches(
             if batch in seen:
                 raise ValueError(f"{where}: the batch {batch} is there twice")
             seen.add(batch)
-            content = _read_npz(stream, where, limit) if suffix == ".npz" else _read_pickle(stream, where)
+            content = _read_npz(stream, where, limit) if suffix == ".npz" else _read_pickle(stream, where, limit)
             yield from labelled_rows(source, where, content["data"], content["labels"])
             del content  # frees the memory before the next batch is read
     if missing := [batch for batch in wanted if batch not in seen]:
@@ -121,7 +122,8 @@ def _labels(source: Source, where: str, labels: Any, num_rows: int) -> list[int]
         raise ValueError(f"{where}: labels: {found} for {num_rows:,} rows of data")
     for row, label in enumerate(values):
         if not isinstance(label, int) or not first <= label <= last:
-            raise ValueError(f"{where}[{row}]: label {label!r} is not one of {first} to {last}")
+            found = repr(label) if isinstance(label, int | str | bytes) else f"a {type(label).__name__}"
+            raise ValueError(f"{where}[{row}]: label {excerpt(found)} is not one of {first} to {last}")
     return [label - first for label in values]
 
 
@@ -136,9 +138,9 @@ def _read_npz(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
         return {key: arrays[key] for key in ("data", "labels")}
 
 
-def _read_pickle(stream: IO[bytes], where: str) -> dict[str, Any]:
+def _read_pickle(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
     with refusing(where, "is not a pickled batch"):
-        batch = load_batch(stream)
+        batch = load_batch(stream.read(), limit)
         return {key: batch[key] for key in ("data", "labels")}
 
 
@@ -153,7 +155,8 @@ def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
     opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
     with opened as raw:
         with refusing(path, "is not a readable tar archive"):
-            tar = tarfile.open(fileobj=raw, mode="r:")  # noqa: SIM115 (nothing to close but `raw`)
+            bounded = cast(IO[bytes], _Bounded(raw, limit + 2 * TAR_BLOCK))
+            tar = tarfile.open(fileobj=bounded, mode="r:")  # noqa: SIM115 (nothing to close but `raw`)
         while True:
             with refusing(path, "is damaged or truncated"):
                 member = tar.next()
@@ -174,6 +177,19 @@ def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
             raw.read(2**20)  # the padding: gzip checks the checksum at the very end
         if end != bytes(TAR_BLOCK):
             raise ValueError(f"{path}: is damaged or truncated: it lacks the mark that ends a tar archive")
+
+
+class _Bounded:
+    """A file that hands out no more than `limit` bytes at a time: tarfile reads the headers of extensions at once."""
+
+    def __init__(self, file: IO[bytes], limit: int):
+        self.file, self.limit, self.seek, self.tell = file, limit, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. ValueError for more than the limit."""
+        if size > self.limit:
+            raise ValueError(f"a header declares {size:,} bytes, but this format needs at most {self.limit:,}")
+        return self.file.read(size)
 
 
 def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
@@ -202,5 +218,5 @@ def _check_name(where: str, name: str) -> None:
 
 
 def _check_size(where: str, size: int, limit: int) -> None:
-    if size > limit:
+    if not 0 <= size <= limit:
         raise ValueError(f"{where}: declares {size:,} bytes, but this format needs at most {limit:,}")

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pixelcnn.config import RENAMED
-from pixelcnn.files import write_text
+from pixelcnn.config import RENAMED, Levels, Name, Shape
+from pixelcnn.files import MAX_JSON, check_name, excerpt, read_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +42,9 @@ class SplitInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    num_images: int
+    num_images: Annotated[int, Field(ge=0, lt=2**31)]
     fingerprint: str
-    shards: tuple[str, ...]
+    shards: tuple[Annotated[str, AfterValidator(lambda name: check_name(name, "shard"))], ...]
 
 
 class EmbeddingsInfo(BaseModel):
@@ -52,7 +52,7 @@ class EmbeddingsInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dims: int
+    dims: Annotated[int, Field(ge=1, le=2**16)]
     origin: str
     sha256: str
 
@@ -65,11 +65,11 @@ class DatasetInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str  # its name in params.yaml
+    dataset: Name  # its name in params.yaml
     source: SourceName  # its name in pixelcnn.data.sources
     title: str
-    shape: tuple[int, int, int]  # C, H, W
-    levels: int  # pixel values are 0 .. levels - 1
+    shape: Shape  # C, H, W
+    levels: Levels  # pixel values are 0 .. levels - 1
     classes: tuple[str, ...]  # empty if there are no labels
     splits: dict[SplitName, SplitInfo]
     channel_means: tuple[float, ...]
@@ -104,13 +104,15 @@ def read_info(folder: Path) -> DatasetInfo:
     """
     path = folder / CARD
     try:
-        return DatasetInfo.model_validate_json(path.read_bytes())
+        return DatasetInfo.model_validate_json(read_bytes(path, MAX_JSON))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; the stage preprocess makes it (or `dvc pull` fetches it)") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: is not a card: {place + ': ' if place else ''}{first['msg']}") from None
+        raise ValueError(
+            f"{path}: is not a card: {excerpt(place + ': ' + first['msg'] if place else first['msg'])}"
+        ) from None
 
 
 def write_info(info: DatasetInfo, path: Path) -> None:

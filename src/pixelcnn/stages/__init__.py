@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pixelcnn.files import message
 from pixelcnn.params import Params, load
 from pixelcnn.tracking.records import share_parents
 
@@ -76,6 +77,6 @@ def run(main: Callable[[], None]) -> None:
     share_parents()
     try:
         main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(2)

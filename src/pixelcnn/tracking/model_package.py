@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from pydantic import AliasPath, Field
 
 from pixelcnn import checkpoint, files
+from pixelcnn.config import Name
 from pixelcnn.data.dataset import CARD as CARD_OF_DATA
 from pixelcnn.data.dataset import read_info, read_rows
 from pixelcnn.evaluation.nll import nll
@@ -36,6 +38,7 @@ from pixelcnn.schemas import EvaluateReport, Report, TrainReport
 
 RUN, CARD = "run.json", "README.md"
 MEASURED = 32  # test images on which a claim is measured anew
+MOST_ROWS = 10**7  # of a table of NLLs
 TOLERANCE = 0.02  # bits/dim of an image: other hardware, bfloat16
 REMEDY = "pack the run again"
 
@@ -43,7 +46,7 @@ REMEDY = "pack the run again"
 class PackedRun(Report):
     """run.json. `params` holds the sections `preprocess` and `run` as the release that packed them wrote them."""
 
-    run: str
+    run: Name
     params: dict[str, Any]  # not migrated, so nothing but the seed is read
     scores: EvaluateReport
     train: TrainReport
@@ -98,6 +101,8 @@ def check_scores(scores: EvaluateReport, nll: Path, weights_sha256: str, remedy:
 def read_nll(nll: Path) -> pd.DataFrame:
     """The table of a model's NLLs. Raises ValueError for another file, and for numbers that are no NLLs."""
     try:
+        if pq.read_metadata(nll).num_rows > MOST_ROWS:
+            raise ValueError(f"more than {MOST_ROWS:,} rows")
         table = pd.read_parquet(nll)
         split, image, bits = table["split"], table["image"], table["bits_per_dim"].to_numpy(np.float64)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -135,6 +140,13 @@ def remeasure(package: ModelPackage, prepared: Path) -> str:
             f"{measured:.4f} under this model"
         )
     return ""
+
+
+def _text(card: Path) -> str:
+    try:
+        return files.read_bytes(card, files.MAX_JSON).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{card}: not UTF-8: {error}") from None
 
 
 def _same(card: Path, data: Data) -> bool:
@@ -183,4 +195,4 @@ def unpack(folder: Path) -> ModelPackage:
     if missing:
         raise ValueError(f"{folder}: no {', '.join(missing)} there; {REMEDY}")
     check_scores(packed.scores, nll, checkpoint.read_config(folder).weights_sha256, REMEDY)
-    return ModelPackage(folder, packed.run, packed.seed, card.read_text(), packed.scores, nll, samples)
+    return ModelPackage(folder, packed.run, packed.seed, _text(card), packed.scores, nll, samples)

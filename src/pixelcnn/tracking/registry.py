@@ -25,7 +25,7 @@ from mlflow.types import Schema, TensorSpec
 
 from pixelcnn import checkpoint
 from pixelcnn.checkpoint import ModelConfig
-from pixelcnn.config import Given
+from pixelcnn.config import Given, quoted
 from pixelcnn.evaluation.baselines import uniform_bits_per_dim
 from pixelcnn.evaluation.comparison import Comparison, compare
 from pixelcnn.schemas import RegisterReport
@@ -35,6 +35,8 @@ from pixelcnn.tracking.runs import active_in_mlflow
 from pixelcnn.tracking.store import WEIGHTS_TAG
 
 CODE = Path(__file__).parent.parent  # copied into each version, so that loading one needs no installed pixelcnn
+NAME = r"[a-z0-9][a-z0-9-]*"  # of a registered model: its data set's, and the task
+URI = rf"models:/({NAME})(?:@([A-Za-z0-9_-]+)|/([0-9]{{1,9}}))"
 PYFUNC = Path(__file__).with_name("pyfunc.py")
 REQUIREMENTS = ["mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch"]
 FINGERPRINT_TAG, DECISION_TAG, PREVIOUS_TAG = "test_fingerprint", "decision", "previous_champion"
@@ -105,6 +107,8 @@ def rollback(name: str, to: int | None) -> RegisterReport:
 
     Raises ValueError where there is no such version, with those that exist.
     """
+    if not re.fullmatch(NAME, name):
+        raise ValueError(f"{quoted(name)}: is not the name of a registered model, which has a-z, 0-9 and - alone")
     client = store.existing()
     with _lock():
         champion = _aliased(client, name, "champion")
@@ -135,7 +139,7 @@ def seeds(name: str) -> list[int]:
 def catalogue() -> list[Version]:
     """Every version of every registered model, by name and number. ValueError where there is no store."""
     client = store.existing()
-    names = sorted(model.name for model in client.search_registered_models())
+    names = sorted(m.name for m in client.search_registered_models() if re.fullmatch(NAME, m.name))
     return [_version(client, found) for name in names for found in reversed(_versions(client, name))]
 
 
@@ -158,9 +162,9 @@ def fetch(uri: str) -> Path:
 
 def _found(client: mlflow.MlflowClient, uri: str) -> tuple[str, str]:
     """The name and number of a URI's version."""
-    form = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    form = re.fullmatch(URI, uri)
     if form is None:
-        raise ValueError(f"{uri}: a model of the registry is models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise ValueError(f"{quoted(uri)}: a model of the registry is models:/NAME@ALIAS or models:/NAME/VERSION")
     name, alias, digits = form.groups()
     number = _aliases(client, name).get(alias) if alias else int(digits)
     if number not in [int(v.version) for v in _versions(client, name)]:

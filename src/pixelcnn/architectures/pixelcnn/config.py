@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pixelcnn.config import Architecture, Count, FirstKernel
+from pixelcnn.config import Architecture, Channels, FirstKernel, Layers
 
 
 class Config(Architecture):
@@ -10,8 +10,8 @@ class Config(Architecture):
 
     name: Literal["pixelcnn"]
     condition: Literal["none"]
-    num_layers: Count  # residual blocks after the first convolution
-    hidden_channels: Count  # h of figure 5
+    num_layers: Layers  # residual blocks after the first convolution
+    hidden_channels: Channels  # h of figure 5
     kernel_size: FirstKernel
     first_kernel_size: FirstKernel
-    head_channels: Count
+    head_channels: Channels

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pixelcnn.config import Count
+from pixelcnn.config import Channels
 from pixelcnn.nn.gated_pixelcnn.config import GatedSizes
 
 
@@ -11,8 +11,8 @@ class Config(GatedSizes):
 
     name: Literal["pixelcnn_autoencoder"]
     condition: Literal["code-map"]
-    code: Count  # numbers of a code
-    encoder_channels: Count
+    code: Channels  # numbers of a code
+    encoder_channels: Channels
 
     @property
     def task(self) -> str:

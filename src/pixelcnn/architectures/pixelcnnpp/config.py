@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pixelcnn.config import Architecture, Condition, Count, Fraction
+from pixelcnn.config import Architecture, Channels, Condition, Fraction, Layers
 
 
 class Config(Architecture):
@@ -14,7 +14,7 @@ class Config(Architecture):
 
     name: Literal["pixelcnnpp"]
     condition: Condition
-    hidden_channels: Count
-    num_resnets: Count  # per resolution and pass
+    hidden_channels: Channels
+    num_resnets: Layers  # per resolution and pass
     num_resolutions: Annotated[int, Field(ge=1, le=3)]
     dropout: Fraction

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pixelcnn.config import Architecture, Count
+from pixelcnn.config import Architecture, Channels
 
 
 class Config(Architecture):
@@ -12,9 +12,9 @@ class Config(Architecture):
 
     name: Literal["squared_error_autoencoder"]
     condition: Literal["code-map"]
-    code: Count  # numbers of a code
-    encoder_channels: Count
-    hidden_channels: Count  # of the deconvolutional decoder
+    code: Channels  # numbers of a code
+    encoder_channels: Channels
+    hidden_channels: Channels  # of the deconvolutional decoder
 
     @property
     def task(self) -> str:

@@ -11,4 +11,4 @@ class Config(config.Likelihood):
     joint: ClassVar[bool] = True
 
     name: Literal["logistic_mixture"]
-    num_mixtures: config.Count  # components
+    num_mixtures: config.Layers  # components

@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from pixelcnn.config import Architecture, Count, FirstKernel
+from pixelcnn.config import Architecture, Channels, FirstKernel, Layers
 
 
 class PixelRNNSizes(Architecture):
     """PixelRNN (arXiv:1601.06759, section 3)."""
 
     condition: Literal["none"]
-    num_layers: Count
-    hidden_channels: Count  # h: the stream between layers has 2h
+    num_layers: Layers
+    hidden_channels: Channels  # h: the stream between layers has 2h
     first_kernel_size: FirstKernel
-    head_channels: Count
+    head_channels: Channels
