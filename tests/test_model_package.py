@@ -160,7 +160,7 @@ def test_an_experiment_registers_nothing_until_it_is_asked_to(
             ["pack", "digits-gated-label", "-o", "packed"],
             "evaluate/digits-gated-label.json: no such file; run `dvc repro",
         ),
-        (["pack", RUN, "-o", "models"], "--out: models is there already"),
+        (["pack", RUN, "-o", "params.yaml"], "--out: params.yaml is there already"),
         (["register", "models"], "models: no run.json there; `pixelcnn models pack RUN -o FOLDER` makes such a folder"),
     ],
 )

@@ -125,7 +125,8 @@ def test_load_accepts_the_uri_of_a_registered_model(receipts: dict[str, Register
         (["show", "nobody"], "models:/nobody@champion: not in the registry, which has models:/"),
         (["show", "a@b@c"], "MODEL: 'a@b@c' is neither NAME"),
         (["download", "{}/7"], "/7: not in the registry, which has models:/"),
-        (["download", "{}", "-o", "models"], "--out: models is there already"),
+        (["download", "{}", "-o", "mlruns"], "--out: mlruns is there already"),
+        (["download", "{}", "-o", "models/x"], "holds or lies in"),
     ],
 )
 def test_unknown_models_and_existing_folders_are_refused(

@@ -14,6 +14,8 @@ from typing import IO, Any
 LONGEST = 200  # characters of a foreign text that a message repeats
 MOST_LINES = 40  # of a message
 LONGEST_NAME = 220  # bytes of a file's name; file systems allow 255, of which endings and temporary names take some
+# Folders of a project in which stages have their outs, which DVC deletes, and where downloads lie for a while
+EMPTIED = ("data/raw", "data/prepared", "data/partial", "models", "reports")
 MAX_JSON = 2**24  # bytes of a file
 # Unicode's control characters, halves of a surrogate pair, line and paragraph separators, and what reverses a text
 ACTING = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
@@ -106,6 +108,22 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a value as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def check_kept(path: Path) -> Path:
+    """A path of the user's, if what lies there stays there. Raises ValueError where it is, holds or lies in a folder
+    that DVC empties before a stage runs, of the project here or of the one that the path leads into.
+    """
+    found, here = path.expanduser().resolve(), Path.cwd()
+    projects = [here, *(folder for folder in {*found.parents, *here.parents} if (folder / "dvc.yaml").is_file())]
+    for out in (project / name for project in projects for name in EMPTIED):
+        emptied = out.resolve()
+        if found == emptied or found in emptied.parents or emptied in found.parents:
+            raise ValueError(
+                f"is not a place for files of yours: it is, holds or lies in {out}, which DVC empties before it runs a "
+                "stage; choose a folder outside it"
+            )
+    return path
 
 
 def read_bytes(path: Path, at_most: int) -> bytes:

@@ -5,10 +5,9 @@ grey or RGB; names lose their suffixes, and metadata is not stored. Decompressin
 """
 
 import argparse
-from pathlib import Path
 
 from pixelcnn import files
-from pixelcnn.cli import operands, output
+from pixelcnn.cli import operands, output, places
 from pixelcnn.config import Given
 from pixelcnn.generation import compression
 from pixelcnn.model import Model
@@ -19,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=operands.IMAGES)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the archive, such as archive.pxc")
+    parser.add_argument("-o", "--out", type=places.out, required=True, help="the archive, such as archive.pxc")
     parser.add_argument("--label", help="the class of all images, by name or number, for a class-conditional model")
     parser.add_argument(
         "--batch-size", type=operands.count, default=64, help="tiles coded together (default: %(default)s)"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pixelcnn import files
-from pixelcnn.cli import operands, output
+from pixelcnn.cli import operands, output, places
 from pixelcnn.generation import compression
 from pixelcnn.progress import progress
 
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help=operands.MODEL + "; the one that compressed")
     parser.add_argument("archive", metavar="ARCHIVE", type=Path, help="a file that `pixelcnn compress` wrote")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="a folder for a PNG of each image")
+    parser.add_argument("-o", "--out", type=places.out, required=True, help="a folder for a PNG of each image")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 import pixelcnn
 from pixelcnn import params, pretrained
+from pixelcnn.cli import places
 from pixelcnn.config import quoted
 from pixelcnn.files import write_text
 
@@ -26,10 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("model", metavar="MODEL", help=MODEL)
     download = actions.add_parser("download", help="a version as a folder, which is used without registry and network")
     download.add_argument("model", metavar="MODEL", help=MODEL)
-    download.add_argument("-o", "--out", type=Path, help="the folder (default: NAME-VERSION, here)")
+    download.add_argument("-o", "--out", type=places.out, help="the folder (default: NAME-VERSION, here)")
     pack = actions.add_parser("pack", help="a finished run of this project as a folder, to be registered elsewhere")
     pack.add_argument("entry", metavar="RUN", help="a finished entry of params.yaml's runs")
-    pack.add_argument("-o", "--out", type=Path, required=True, help="a new folder")
+    pack.add_argument("-o", "--out", type=places.out, required=True, help="a new folder")
     register = actions.add_parser("register", help="a folder that `pack` made, a run, or a model that is bundled")
     register.add_argument("model", metavar="FOLDER", help=f"a folder that `pack` made, models/RUN, or {_bundled()}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixelcnn.cli import operands
+from pixelcnn.cli import operands, places
 from pixelcnn.data import image_files
 from pixelcnn.generation.grids import save_grid
 from pixelcnn.model import Model
@@ -19,7 +19,9 @@ from pixelcnn.model import Model
 
 def drawing_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of every verb that draws images."""
-    parser.add_argument("-o", "--out", type=Path, required=True, help="a .png for a grid, or a folder for a PNG each")
+    parser.add_argument(
+        "-o", "--out", type=places.out, required=True, help="a .png for a grid, or a folder for a PNG each"
+    )
     parser.add_argument("--seed", type=operands.seed, default=0, help="(default: %(default)s)")
     parser.add_argument(
         "--temperature",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pixelcnn.cli import operands
+from pixelcnn.cli import operands, places
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.evaluation.scores import score
 from pixelcnn.likelihoods.base import bits_per_dim
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=operands.IMAGES)
-    parser.add_argument("-o", "--out", type=Path, help="the table as a .parquet or .csv file")
+    parser.add_argument("-o", "--out", type=places.out, help="the table as a .parquet or .csv file")
     parser.add_argument("--label", help="the images' class, by name or number; a prepared split has its own labels")
     parser.add_argument(
         "--batch-size", type=operands.count, default=64, help="images evaluated together (default: %(default)s)"

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from pixelcnn.cli import places
 from pixelcnn.files import write_text
 
 SUITES = Path(__file__).parent.parent / "suites"
@@ -15,7 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", nargs="?", help="one of those that --list prints")
     parser.add_argument("--list", action="store_true", help="the suites and what they are for")
-    parser.add_argument("--origin", help="a folder with the archives, or the URL of one (default: the publisher's)")
+    parser.add_argument(
+        "--origin", type=places.origin, help="a folder with the archives, or the URL of one (default: the publisher's)"
+    )
     parser.add_argument(
         "--verify",
         choices=("publisher", "any"),
@@ -44,7 +47,6 @@ def run(args: argparse.Namespace) -> None:
 def _with_source(text: str, origin: str | None, verify: str) -> str:
     """A suite's text with the archives from `origin`: a URL, a folder, or None for the publisher."""
     if origin:
-        origin = origin if "://" in origin else str(Path(origin).expanduser().resolve())
         text = re.sub(r"origin: publisher", lambda _: f"origin: {json.dumps(origin)}", text)
     return text.replace("verify: publisher", f"verify: {verify}")
 

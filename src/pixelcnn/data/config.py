@@ -1,11 +1,13 @@
 """The sections of params.yaml on data: `datasets` and `embeddings`. No torch here."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from pixelcnn.config import Count, Fraction, Name, Positive, Section, Seed, not_one_of
 from pixelcnn.data import sources
+from pixelcnn.files import check_kept
 
 
 def _known_source(name: str) -> str:
@@ -14,11 +16,24 @@ def _known_source(name: str) -> str:
     return name
 
 
+def is_url(origin: str) -> bool:
+    """Whether an origin is that of the publisher or another address, not a folder here."""
+    return origin == "publisher" or origin.startswith(("http://", "https://"))
+
+
+def _kept(place: str) -> str:
+    if not is_url(place):
+        check_kept(Path(place))
+    return place
+
+
 class Download(Section):
     """Where the publisher's archives of one data set come from; `source` is a file of pixelcnn.data.sources."""
 
     source: Annotated[str, AfterValidator(_known_source)]
-    origin: str = Field(min_length=1)  # "publisher", the URL of a folder that holds the files, or a local folder
+    origin: Annotated[
+        str, Field(min_length=1), AfterValidator(_kept)
+    ]  # "publisher", the URL of a folder that holds the files, or a local folder
     verify: Literal["publisher", "any"]  # the publisher's sha256 and counts, or whatever lies there
 
 
@@ -55,7 +70,7 @@ class EmbeddingsFile(Section):
 
     source: Literal["file"]
     dataset: Name
-    path: str = Field(min_length=1)
+    path: Annotated[str, Field(min_length=1), AfterValidator(_kept)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # by which DVC sees that the file has changed
 
 

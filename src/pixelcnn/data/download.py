@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from pixelcnn.data import sources
-from pixelcnn.data.config import Download
+from pixelcnn.data.config import Download, is_url
 from pixelcnn.data.sources import Archive, Source
 from pixelcnn.files import write_text
 from pixelcnn.progress import progress
@@ -54,15 +54,11 @@ def download(settings: Download, out: Path, partial: Path) -> None:
 
 def _wanted(source: Source, settings: Download) -> list[Archive]:
     """The archives of all splits, each once; a local folder may hold any of a split's alternatives."""
-    if _is_url(settings.origin):
+    if is_url(settings.origin):
         chosen = [archive for alternatives in source.archives.values() for archive in alternatives[0]]
     else:
         chosen = [a for split in source.archives for a in source.files_in(Path(settings.origin), split)]
     return list({archive.file: archive for archive in chosen}.values())
-
-
-def _is_url(origin: str) -> bool:
-    return origin == "publisher" or origin.startswith(("http://", "https://"))
 
 
 def _part(partial: Path, file: str) -> Path:
@@ -74,7 +70,7 @@ def _obtain(archive: Archive, source: Source, settings: Download, partial: Path)
     part = _part(partial, archive.file)
     if settings.origin == "publisher":
         found = fetch(archive.url, part, source.hint)
-    elif _is_url(settings.origin):
+    elif is_url(settings.origin):
         found = fetch(f"{settings.origin.rstrip('/')}/{archive.file}", part, source.hint)
     else:
         found = copy(Path(settings.origin) / archive.file, part)
