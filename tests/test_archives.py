@@ -241,7 +241,7 @@ BAD_INPUT = {
     "climbing name": (OLD, _named("x/../../a.png"), r"x/\.\./\.\./a\.png: this name leads out of the archive"),
     "absolute name": (OLD, _named("/etc/a.png"), "/etc/a.png: this name leads out of the archive"),
     "huge member": (OLD, _huge_member, r"a\.png: declares 1,048,576 bytes, but this format needs at most 65,632"),
-    "no picture": (OLD, _png(b"not a picture"), r"a\.png: is not an image of PNG that can be read: cannot identify"),
+    "no picture": (OLD, _png(b"not a picture"), r"a\.png: is not an image of PNG that can be read: nothing known"),
     "another format": (
         OLD,
         _png(publishers.png(noise(1, 0)[0], kind="BMP")),

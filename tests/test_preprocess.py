@@ -140,10 +140,11 @@ def test_holding_out_depends_on_seed_and_image_alone() -> None:
     assert all(more or not less for less, more in zip(held_out, larger, strict=True))
 
 
-def test_with_validation_fraction_zero_all_images_are_for_training(tmp_path: Path) -> None:
-    card = prepare(archives(tmp_path / "raw"), tmp_path / "out", fraction=0.0)
-    assert (card.splits["train"].num_images, card.splits["validation"].num_images) == (40, 0)
-    assert pixels(tmp_path / "out", "validation") == []
+def test_a_validation_split_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"validation_fraction\n.*greater than 0"):
+        settings(fraction=0.0)
+    with pytest.raises(ValueError, match="no image is left for the validation split; validation_fraction decides"):
+        prepare(archives(tmp_path / "raw"), tmp_path / "out", fraction=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_a_failed_run_leaves_no_card(tmp_path: Path) -> None:
     prepare(raw, tmp_path / "out")
     write_tar(raw / "valid_32x32.tar", {**publishers.pngs(IMAGES["test"]), "z.png": b"not a picture"})
     manifest(raw)
-    with pytest.raises(ValueError, match=r"valid_32x32\.tar: z\.png: is not a readable PNG"):
+    with pytest.raises(ValueError, match=r"valid_32x32\.tar: z\.png: is not an image of PNG that can be read"):
         prepare(raw, tmp_path / "out")
     assert not (tmp_path / "out" / "card.json").exists()
 
@@ -192,7 +193,7 @@ def test_an_image_that_a_worker_process_refuses_is_named(tmp_path: Path, monkeyp
     raw = archives(tmp_path / "raw")
     write_tar(raw / "train_32x32.tar", {**publishers.pngs(IMAGES["train"]), "z.png": b"not a picture"})
     manifest(raw)
-    with pytest.raises(ValueError, match=r"train_32x32\.tar: z\.png: is not a readable PNG"):
+    with pytest.raises(ValueError, match=r"train_32x32\.tar: z\.png: is not an image of PNG that can be read"):
         prepare(raw, tmp_path / "out", workers=2)
 
 

@@ -121,9 +121,14 @@ def load_for(data: Path, folder: Path, device: torch.device | str = "cpu") -> Mo
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training's state (tensors and plain values), atomically."""
+    """Write a training's state (tensors and plain values), atomically. OSError where it cannot be written."""
     with files.atomic(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own writer hides what the file said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise OSError(f"{path}: cannot be written: {files.excerpt(str(error))}") from None
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

@@ -55,6 +55,7 @@ Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
 Shape = tuple[Annotated[int, Field(ge=1, le=16, strict=True)], Side, Side]  # of images: channels, rows, columns
 Levels = Annotated[int, Field(ge=2, le=256, strict=True)]  # of a sub-pixel, a byte
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Batch = Annotated[int, Field(gt=0, le=2**16)]  # images at a time
 Count = Annotated[int, Field(gt=0, le=10**9)]
 # Sizes of networks, far beyond what anybody trains: a file of a few bytes must not ask for all memory there is
 Layers = Annotated[int, Field(gt=0, le=1000)]

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from pixelcnn import architectures, likelihoods
 from pixelcnn.config import (
     Architecture,
+    Batch,
     Count,
     Fraction,
     Likelihood,
@@ -43,7 +44,7 @@ class Train(Section):
 
     seed: Seed
     steps: Count
-    batch_size: Count
+    batch_size: Batch
     learning_rate: Positive  # peak; linear warm-up, then a cosine to zero at `steps`
     warmup_steps: Annotated[int, Field(ge=0)]
     optimizer: Literal["adamw", "muon"]  # muon: for kernels; biases and gains by AdamW
@@ -106,13 +107,15 @@ class TrainProcess(Section):
     log_every: Count  # steps
     checkpoint_every: Positive  # seconds
     pictures_every: Count  # steps between the sample grids in MLflow, of models that sample incrementally
-    processes: Count  # on this machine, started by torchrun; a GPU each, where there are GPUs
+    processes: Annotated[
+        int, Field(gt=0, le=1024)
+    ]  # on this machine, started by torchrun; a GPU each, where there are GPUs
 
 
 class Evaluate(Section):
     """What evaluation measures beside the whole test split."""
 
-    batch_size: Count
+    batch_size: Batch
     num_train_images: Count  # for the papers' "test (train)"
     seed: Seed  # of the choice of these images
 
@@ -120,7 +123,7 @@ class Evaluate(Section):
 class Sample(Section):
     """The sample grids of finished models, and those drawn during a training."""
 
-    per_class: Count  # columns of the grid; a row per class, or as many rows as columns
+    per_class: Annotated[int, Field(gt=0, le=1000)]  # columns of the grid; a row per class, or as many rows as columns
     seed: Seed
     temperature: Temperature
 

@@ -14,7 +14,7 @@ import pixelcnn
 from pixelcnn import params, pretrained
 from pixelcnn.cli import places
 from pixelcnn.config import quoted
-from pixelcnn.files import write_text
+from pixelcnn.files import new_folder, write_text
 
 MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
 
@@ -97,8 +97,9 @@ def _download(address: str, out: Path | None) -> None:
         raise ValueError(f"--out: {folder} is there already")
     source = registry.fetch(address)
     pixelcnn.load(source)  # refuses damaged weights before anything is written
-    shutil.copytree(source, folder)
-    write_text(folder / "README.md", f"# {version.name}, version {version.version}\n\n{version.card}\n")
+    with new_folder(folder) as part:
+        shutil.copytree(source, part, dirs_exist_ok=True)
+        write_text(part / "README.md", f"# {version.name}, version {version.version}\n\n{version.card}\n")
     name = pretrained.unambiguous(folder)
     print(f'{folder}: pixelcnn.load("{name}") in Python, `pixelcnn sample {name}` here')
 

@@ -58,10 +58,21 @@ def note_if_slow(model: Model, coding: bool = False) -> None:
 
 
 def write_images(folder: Path, images: dict[str, Tensor], levels: int) -> None:
-    """Write each image (C, H, W) as NAME.png, from which `pixelcnn.data.image_files.read` returns the same integers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, image in images.items():
-        image_files.write(folder / f"{name}.png", image, levels)
+    """Write each image (C, H, W) as NAME.png, from which `pixelcnn.data.image_files.read` returns the same integers.
+
+    Where one cannot be written, the new ones before it are removed, so that the command can be repeated.
+    """
+    made = []
+    try:
+        for name, image in images.items():
+            path = folder / f"{name}.png"
+            is_new = not path.exists()
+            image_files.write(path, image, levels)
+            made += [path] if is_new else []
+    except OSError:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def write_rows(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pixelcnn import files
 from pixelcnn.cli import operands, places
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.evaluation.scores import score
@@ -55,9 +56,9 @@ def _show(table: pd.DataFrame, out: Path | None) -> None:
         if len(table) > MAX_ROWS:
             print(f"... and {len(table) - MAX_ROWS:,} more; -o scores.parquet writes them all")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".csv":
-        table.to_csv(out, index=False)
-    else:
-        table.to_parquet(out, index=False)
+    with files.atomic(out) as file:
+        if out.suffix == ".csv":
+            table.to_csv(file, index=False)
+        else:
+            table.to_parquet(file, index=False)
     print(f"{out}: {len(table):,} rows")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pixelcnn.cli import places
-from pixelcnn.files import write_text
+from pixelcnn.files import write_bytes, write_text
 
 SUITES = Path(__file__).parent.parent / "suites"
 PARAMS = Path("params.yaml")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     text = _with_source(known[args.name].read_text(), args.origin, args.verify)
     if PARAMS.exists() and PARAMS.read_text() != text:
         backup = _free_name(PARAMS)
-        PARAMS.rename(backup)
+        write_bytes(backup, PARAMS.read_bytes())  # a copy: without space for the new file the old one stays
         print(f"the old params.yaml is {backup}")
     write_text(PARAMS, text)
     print(f"params.yaml is the suite {args.name}; `dvc repro` runs it")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from pixelcnn.config import Count, Fraction, Name, Positive, Section, Seed, not_one_of
+from pixelcnn.config import Count, Name, Positive, Section, Seed, not_one_of
 from pixelcnn.data import sources
 from pixelcnn.files import check_kept
 
@@ -40,7 +40,9 @@ class Download(Section):
 class Preprocess(Section):
     """How a data set's images become Parquet shards and splits."""
 
-    validation_fraction: Fraction  # of the training images, chosen by a hash of seed and pixels
+    validation_fraction: Annotated[
+        float, Field(gt=0, lt=1)
+    ]  # of the training images, chosen by a hash of seed and pixels
     seed: Seed
     images_per_shard: Count
 

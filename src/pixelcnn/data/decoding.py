@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pixelcnn.files import excerpt
 
@@ -71,7 +71,8 @@ def refusing(where: str | Path, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"{where}: {what}: {excerpt(str(error)) or type(error).__name__}") from error
+        reason = "nothing known" if isinstance(error, UnidentifiedImageError) else excerpt(str(error))
+        raise ValueError(f"{where}: {what}: {reason or type(error).__name__}") from error
 
 
 def _check_header(where: str, image: Image.Image, channels: int, size: tuple[int, int] | None) -> None:

@@ -126,8 +126,10 @@ def _write(
             for image in batch:
                 writers[image.held_out].add(image.pixels, image.label, image.hash_)
             bar.update(len(batch))
-    if not writers[0].num_images:
-        raise ValueError(f"{archives}: no image is left for the {names[0]} split")
+    for name, writer in zip(names, writers, strict=True):
+        if not writer.num_images:
+            hint = "; validation_fraction decides how many of the train images it gets" if name == "validation" else ""
+            raise ValueError(f"{archives}: no image is left for the {name} split{hint}")
     return writers
 
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from pixelcnn import files
 from pixelcnn.data.image_files import greys
-from pixelcnn.files import excerpt
 
 SHORTEST_WIDTH = 640  # pixels; grids of small images are enlarged by a whole factor to about this width or more
 WEIGHTS = "weights_sha256"  # the key of a PNG's text
@@ -37,7 +37,7 @@ def grid(images: Tensor, columns: int, levels: int, row_names: Sequence[str] = (
 
 def _with_names(picture: Image.Image, names: Sequence[str]) -> Image.Image:
     """The picture with a margin on the left that has a name at the centre of each of the len(names) rows."""
-    names = [excerpt(name) for name in names]
+    names = [files.excerpt(name) for name in names]
     font = ImageFont.load_default(TEXT_SIZE)
     margin = int(max(font.getlength(name) for name in names)) + TEXT_SIZE
     page = Image.new("RGB", (picture.width + margin, picture.height), "white")
@@ -53,11 +53,11 @@ def save_grid(
     path: Path, images: Tensor, columns: int, levels: int, row_names: Sequence[str] = (), weights_sha256: str = ""
 ) -> None:
     """Write `grid(images, columns, levels, row_names)` as a PNG file, with the identity of the model that drew it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = PngInfo()
     if weights_sha256:
         text.add_text(WEIGHTS, weights_sha256)
-    grid(images, columns, levels, row_names).save(path, format="PNG", pnginfo=text)
+    with files.atomic(path) as file:
+        grid(images, columns, levels, row_names).save(file, format="PNG", pnginfo=text)
 
 
 def drawn_by(path: Path) -> str:

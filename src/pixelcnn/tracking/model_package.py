@@ -178,11 +178,11 @@ def pack(name: str, params: Params, model: Path, reports: Path, out: Path) -> No
     )
     copied = [model / checkpoint.WEIGHTS, model / checkpoint.CONFIG, package.nll, package.samples]
     copied.append(made(reports, "train", f"{name}.csv"))
-    out.mkdir(parents=True)
-    for file in copied:
-        shutil.copy(file, out)
-    packed.write(out / RUN)
-    files.write_text(out / CARD, f"{package.card}\n")
+    with files.new_folder(out) as part:
+        for file in copied:
+            shutil.copy(file, part)
+        packed.write(part / RUN)
+        files.write_text(part / CARD, f"{package.card}\n")
 
 
 def unpack(folder: Path) -> ModelPackage:
