@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -161,7 +162,7 @@ def test_images_are_logged_with_their_step(here: Path) -> None:
 
 
 def stopped_at_step_1() -> str:
-    with contextlib.suppress(SystemExit), begin(training="a-training") as run:
+    with contextlib.suppress(SystemExit), begin() as run:
         run.log({"train_bits_per_dim": 1}, 1)
         sys.exit(143)
     return run.training
@@ -328,6 +329,25 @@ def test_what_the_store_refuses_is_left_out_with_a_message_and_the_rest_arrives(
     assert steps_of(runs()[0]) == [1]
 
 
+def test_a_training_resumes_while_another_process_sends_its_record() -> None:
+    training = stopped_at_step_1()
+    record, sending = Record(next(records.RECORDS.iterdir())), threading.Event()
+
+    def send() -> None:
+        with record.locked():
+            sending.set()
+            time.sleep(0.5)
+
+    other = threading.Thread(target=send)
+    other.start()
+    sending.wait()
+    train(range(2, 3))
+    other.join()
+    (run,) = runs()
+    assert run.data.tags["training"] == training
+    assert steps_of(run) == [1, 2]
+
+
 def test_a_line_that_a_killed_process_left_unfinished_hides_no_other() -> None:
     training = stopped_at_step_1()
     with next(records.RECORDS.glob("*/events.jsonl")).open("a") as file:
@@ -405,6 +425,7 @@ def test_four_concurrent_trainings_lose_no_metric(here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_every_metric_arrives_although_the_server_is_killed_during_the_training(here: Path, comes_back: bool) -> None:
     port = free_port()

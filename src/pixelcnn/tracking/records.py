@@ -11,6 +11,7 @@ A record is appended to and never rewritten or deleted. It lies outside all outs
 import contextlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from functools import cached_property
@@ -54,9 +55,18 @@ class Record:
         return (self.folder / EVENTS).stat().st_size
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the record's lock. BlockingIOError where another process holds it."""
-        with files.lock(self.folder / LOCK):
+    def locked(self, patience: float = 0) -> Iterator[None]:
+        """Hold the record's lock. BlockingIOError where another process still holds it after `patience` seconds."""
+        until = time.monotonic() + patience
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(files.lock(self.folder / LOCK))
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise
+                time.sleep(0.1)
             yield
 
     def put(self, event: Event) -> None:

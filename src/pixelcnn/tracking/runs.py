@@ -36,6 +36,7 @@ from pixelcnn.tracking.store import TRAINING_TAG, WEIGHTS_TAG, Sender
 EXPERIMENT_TAG = "dvc_experiment"
 INTERVAL, MAX_INTERVAL = 2.0, 60.0  # seconds between two sendings; grows to MAX while the store does not answer
 CLOSE_TIMEOUT = 60.0  # seconds that the end of a training waits for the last one
+PATIENCE = 60.0  # seconds that its start waits for another process that sends its record
 
 
 class RunLog:
@@ -148,7 +149,7 @@ def training_run(
     about["tags"] |= {"mlflow.note.content": description} | provenance()
     about["tags"] |= {EXPERIMENT_TAG: experiment} if experiment else {}
     record = _begun(training, checkpoint) or Record.create(about | {"checkpoint": checkpoint})
-    with record.locked():
+    with record.locked(PATIENCE):
         run = RunLog(record)
         run.begin(params, info)
         with _live(record), run.ending():
@@ -162,7 +163,7 @@ def _begun(training: str | None, checkpoint: str) -> Record | None:
     found = records.find(checkpoint=checkpoint)
     with contextlib.suppress(BlockingIOError):
         if found is not None and found.last_status.get("status") in ("RUNNING", "KILLED"):
-            with found.locked():
+            with found.locked(PATIENCE):
                 return found
     return None
 
