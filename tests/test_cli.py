@@ -62,7 +62,7 @@ def test_every_verb_is_a_module_with_its_own_help(capsys: pytest.CaptureFixture[
         assert end.value.code == 0
         assert f"usage: pixelcnn {verb}" in capsys.readouterr().out
     modules = {path.stem for path in Path(cli.__path__[0]).glob("*.py")}
-    assert modules == {*VERBS, "__init__", "__main__", "operands", "output"}
+    assert modules == {*VERBS, "__init__", "__main__", "operands", "output", "places"}
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,10 @@ BY_NAME |= {"pixelcnn.data.sources": "item.download.source"}
 # train draws sample grids, from which it learns nothing, and writes its model by checkpoint; register passes on a
 # finished model, so how it is built and read changes nothing of its version
 PASSED_ON = {
-    "train": ("pixelcnn.generation", "pixelcnn.checkpoint", "pixelcnn.data.image_files"),
+    "train": (
+        "pixelcnn.generation", "pixelcnn.checkpoint", "pixelcnn.data.image_files", "pixelcnn.data.decoding",
+    ),
+    "sample": ("pixelcnn.data.decoding",),  # of images that come from outside; those of a data set are decoded already
     "register": (
         "pixelcnn.model", "pixelcnn.nn", "pixelcnn.likelihoods", "pixelcnn.architectures", "pixelcnn.data",
         "pixelcnn.checkpoint", "pixelcnn.generation", "pixelcnn.device", "pixelcnn.evaluation.nll",

@@ -168,7 +168,7 @@ from pixelcnn.schemas import EvaluateReport, Score
 from pixelcnn.tracking import registry
 from pixelcnn.tracking.model_package import ModelPackage
 setattr(registry, sys.argv[1], lambda *_: os.kill(os.getpid(), 9))
-score = Score(bits_per_dim=3, standard_error=0.01, num_images=200)
+score = Score(bits_per_dim=1.5, standard_error=0.01, num_images=200)
 scores = EvaluateReport(test=score, validation=score, train=score)
 nll = Path(sys.argv[3])
 registry.register(ModelPackage(Path(sys.argv[2]), "run", 0, "A card", scores, nll, nll), 0.005, 0.95)

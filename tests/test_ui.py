@@ -3,12 +3,13 @@
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 import pytest
 
 from pixelcnn.cli import main
+from pixelcnn.tracking import pages
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +22,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_prints_where_runs_and_models_are_and_becomes_the_server(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mlflow.set_tracking_uri("sqlite:///mlflow.db")
-    number = mlflow.MlflowClient().create_experiment("digits")
+    found = [SimpleNamespace(name="Default", experiment_id="0"), SimpleNamespace(name="digits", experiment_id="7")]
+    monkeypatch.setattr(pages, "existing", lambda: SimpleNamespace(search_experiments=lambda: found))
     started = list[Any]()
     monkeypatch.setattr(os, "execv", lambda path, arguments: started.append((path, arguments)))
     with socket.socket() as free:
@@ -30,7 +31,7 @@ def test_it_prints_where_runs_and_models_are_and_becomes_the_server(
         port = free.getsockname()[1]
     main(["ui", "--port", str(port)])
     assert capsys.readouterr().out.splitlines() == [
-        f"runs of digits     http://127.0.0.1:{port}/#/experiments/{number}/runs?viewStateShareKey=results",
+        f"runs of digits     http://127.0.0.1:{port}/#/experiments/7/runs?viewStateShareKey=results",
         f"registered models  http://127.0.0.1:{port}/#/models",
     ]
     ((_, arguments),) = started

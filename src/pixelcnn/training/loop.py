@@ -8,6 +8,7 @@ micro-batch and where the images lie change nothing but rounding and the numbers
 Losses stay on the device until they are read, so that the loop itself does not synchronise with it.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ from torch import Tensor
 from pixelcnn.data.dataset import Split
 from pixelcnn.data.loader import Images, prefetch, to_device
 from pixelcnn.data.sampler import BatchSampler, flip_mask, number
-from pixelcnn.evaluation.baselines import uniform_bits_per_dim
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.training.distributed import World
@@ -103,7 +103,7 @@ def _validate(training: Training, validation: Split, world: World) -> float:
 
 def _check_best(training: Training) -> None:
     """At the end: raise FloatingPointError where the best weights, by validation, are those of a diverged training."""
-    best, uniform = training.best_bits_per_dim, uniform_bits_per_dim(training.model.data.levels)
+    best, uniform = training.best_bits_per_dim, math.log2(training.model.data.levels)
     if not best < DIVERGED * uniform:
         raise FloatingPointError(
             f"step {training.step}: the training has diverged: {best:g} bits/dim at best on validation images, where "
