@@ -73,6 +73,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which DVC finds everything done, with placeholders for what its stages make. Copy it."""
+    from tests import finished_project  # imports DVC
+
+    folder = tmp_path_factory.mktemp("finished")
+    finished_project.make(folder)
+    return folder
+
+
 @pytest.fixture
 def small_model() -> Build:
     """A float64 model in evaluation mode: small_model(data_channels, condition="none", height=5, width=8, ...sizes)."""

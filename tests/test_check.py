@@ -12,19 +12,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipelines import graph
-from tests import finished_project
 from tests.conftest import DEMO
 
 # DVC 3.67 uses a deprecated function of pygtrie
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 KEY = "x; touch PWNED #"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    finished_project.make(folder)
-    return folder
 
 
 @pytest.fixture

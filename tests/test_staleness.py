@@ -8,20 +8,12 @@ import pytest
 from dvc.repo import Repo
 
 from pixelcnn import params
-from tests import finished_project
 from tests.conftest import DEMO
 
 NEW = "a_new_one"
 
 # DVC 3.67 uses a deprecated function of pygtrie
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    finished_project.make(folder)
-    return folder
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ it), and calls the package that does the work.
 """
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -70,6 +71,12 @@ def experiment() -> str:
 def by_dvc() -> bool:
     """Whether DVC runs this stage, and so has yet to commit its outs when it ends."""
     return "DVC_STAGE" in os.environ
+
+
+def committed(content: bytes) -> bool:
+    """Whether dvc.lock has an out of this content, by its md5."""
+    lock = Path("dvc.lock")
+    return lock.exists() and hashlib.md5(content).hexdigest() in lock.read_text()
 
 
 def run(main: Callable[[], None]) -> None:

@@ -80,7 +80,7 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
             return sample_grid(ema, validation, params.sample, args.name)
 
         path = CHECKPOINTS / f"{args.name}-{setup.training_key(run, info)}.pt"
-        fit = Fit(training, params.train, path, args.name, world, draw)
+        fit = Fit(training, params.train, path, args.name, world, draw, stages.committed)
         fit.restore()
         with _tracked(args.name, run, info, fit) as log:
             fit.run(images, conditions, validation, Logger(log.log, log.log_picture) if log else None)

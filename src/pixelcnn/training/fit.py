@@ -5,7 +5,6 @@ run again (`logger_state`).
 """
 
 import csv
-import hashlib
 import io
 import platform
 import signal
@@ -40,7 +39,6 @@ from pixelcnn.training.state import Training
 
 COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_dim", "validation_bits_per_dim"]
 FINISHED = ".finished"  # the ending of the file of a training that is done; that of its checkpoint is .pt
-DVC_LOCK = Path("dvc.lock")
 PACKAGE = Path(pixelcnn.__file__).parent
 
 
@@ -63,11 +61,14 @@ class Fit:
         name: str,
         world: World,
         draw: Callable[[Model], Tensor],
+        is_committed: Callable[[bytes], bool],
     ):
-        """path: of the checkpoint. draw: a sample grid (rows, columns, C, H, W) of a model."""
+        """path: of the checkpoint. draw: a sample grid (rows, columns, C, H, W) of a model. is_committed: whether an
+        out of this content is safe from being deleted before it is made again.
+        """
         self.training, self.settings, self.path, self.name, self.world = training, settings, path, name, world
         self.finished = path.with_suffix(FINISHED)
-        self.draw = draw
+        self.draw, self.is_committed = draw, is_committed
         self.logger_state: str | None = None
         self.rows: list[dict[str, float]] = []
         self.losses: list[Tensor] = []
@@ -83,7 +84,7 @@ class Fit:
             self.training.step = self.training.settings.steps
             self.training.best_step, self.training.best_bits_per_dim, self.training.best_weights = done["best"]
             self._take_over(done)
-            self.say(f"trained already ({self.finished}) and not committed by DVC; writing the model and reports again")
+            self.say(f"trained already ({self.finished}) and not committed; writing the model and reports again")
         elif (state := checkpoint.load_state(self.path)) is not None:
             self.training.load_state_dict(state["training"])
             self._take_over(state)
@@ -98,15 +99,14 @@ class Fit:
             self._tidy(keep=self.finished if done else None)
 
     def _uncommitted(self) -> dict[str, Any] | None:
-        """The end of this training by the same code, unless dvc.lock has it.
+        """The end of this training by the same code, unless its outs are committed: then it is to be trained anew.
 
-        Then somebody wants it trained anew. The curve identifies a training, since it has the seconds.
+        The curve identifies a training, since it has the seconds.
         """
         done = checkpoint.load_state(self.finished)
         if done is None or done["code"] != files.sha256_of_folder(PACKAGE, "*.py"):
             return None
-        committed = DVC_LOCK.read_text() if DVC_LOCK.exists() else ""
-        return None if hashlib.md5(_csv(done["rows"]).encode()).hexdigest() in committed else done
+        return None if self.is_committed(_csv(done["rows"]).encode()) else done
 
     def _take_over(self, state: dict[str, Any]) -> None:
         self.rows, self.seconds, self.logger_state = state["rows"], state["seconds"], state["logger_state"]

@@ -24,9 +24,9 @@ from pixelcnn.nn.stack_stepper import Layer, LayerState, StackStepper
 class Recurrent(nn.Module):
     """A recurrent layer: (B, 2h, H, W) -> (B, h, H, W)."""
 
-    def state(self, batch: int, width: int) -> LayerState:
+    def state(self, batch: int, width: int) -> LayerState:  # noqa: ARG002
         """Its state, to evaluate it pixel by pixel."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} defines no state")
 
 
 MakeLayer = Callable[[int, int, int], Recurrent]  # inputs, hidden, data_channels
