@@ -1,6 +1,6 @@
 """Size and time of lossless compression with a model, beside image formats on the same images.
 
-    python benchmarks/compression.py models/cifar10-gated-small data/prepared/cifar10:test:256
+    python benchmarks/coding.py models/cifar10-gated-small data/prepared/cifar10:test:256
 
 For an unconditional model. Bits per sub-pixel of: the model's NLL, its archive (pixels alone, and the whole file), PNG
 and WebP by Pillow with their strongest compression, a file per image, and JPEG XL where the program `cjxl` or the
