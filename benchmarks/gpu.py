@@ -60,7 +60,7 @@ SMALL = {"hidden_channels": 12, "num_resnets": 1, "num_layers": 2, "head_channel
 SETTINGS = {
     "seed": 0, "steps": 10**6, "learning_rate": 1e-3, "warmup_steps": 100, "betas": [0.95, 0.99],
     "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.999, "flips": True, "precision": "bfloat16",
-    "optimizer": "muon", "validate_every": 10**6,
+    "optimizer": "muon", "validate_every": 10**6, "schedule": {"name": "cosine"}, "initial": None,
 }  # fmt: skip
 LAUNCHES = ("LaunchKernel", "GraphLaunch")  # substrings of the names of CUDA's calls
 NUM_KERNELS = 40  # in the list of those that take longest: name, ms per step, calls per step

@@ -66,7 +66,7 @@ CATEGORICAL, MIXTURE = {"name": "categorical"}, {"name": "logistic_mixture", "nu
 SETTINGS = {
     "seed": 0, "steps": 10**6, "learning_rate": 1e-4, "warmup_steps": 0, "optimizer": "adamw", "betas": [0.9, 0.99],
     "weight_decay": 0.0, "gradient_clip": 1.0, "ema_decay": 0.999, "flips": True, "precision": "float32",
-    "validate_every": 10**6,
+    "validate_every": 10**6, "schedule": {"name": "cosine"}, "initial": None,
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ TRAINING = """
 import sys, time, torch
 from pixelcnn.data.dataset import Split
 from pixelcnn.model import Data, build
-from pixelcnn.params import ModelSections, Train
+from pixelcnn.params import Cosine, ModelSections, Train
 from pixelcnn.training.distributed import World
 from pixelcnn.training.loop import train
 from pixelcnn.training.state import Training
@@ -34,7 +34,7 @@ model = {"name": "gated_pixelcnn", "condition": "none", "dropout": 0.2} | sizes
 run = ModelSections.model_validate({"model": model, "likelihood": {"name": "categorical"}})
 settings = Train(seed=0, steps=10**6, batch_size=64, learning_rate=0.003, warmup_steps=9, optimizer="adamw",
     betas=[0.9, 0.99], weight_decay=0.01, gradient_clip=1.0, ema_decay=0.995, flips=False, precision="float32",
-    validate_every=10**6)
+    validate_every=10**6, schedule=Cosine(name="cosine"), initial=None)
 images = torch.randint(0, 17, (1024, 1, 8, 8), dtype=torch.uint8)
 made = build(run.model, run.likelihood, Data("noise", (1, 8, 8), 17, (), {}))
 steps = train(Training.begin(made, settings), images, None, Split(images[:1], None), World(0, 1))

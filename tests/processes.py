@@ -27,7 +27,7 @@ NETWORK = {
 SETTINGS = {
     "seed": 3, "steps": 50, "batch_size": 10, "learning_rate": 0.01, "warmup_steps": 3,
     "optimizer": "adamw", "betas": [0.9, 0.99], "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9,
-    "flips": True, "precision": "float32", "validate_every": 10,
+    "flips": True, "precision": "float32", "validate_every": 10, "schedule": {"name": "cosine"}, "initial": None,
 }  # fmt: skip
 FORKSERVER = get_context("forkserver")  # forks a process that has imported this module and done nothing else
 FORKSERVER.set_forkserver_preload([__name__])

@@ -12,7 +12,7 @@ from pixelcnn.data.dataset import Split
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.generation.sampling import sample, sample_full
 from pixelcnn.model import Data, Model, build
-from pixelcnn.params import Train
+from pixelcnn.params import Cosine, Train
 from pixelcnn.training.state import Training
 from tests.conftest import LIKELIHOODS, MIXTURE, sections, steps
 
@@ -41,7 +41,7 @@ SYSTEM = pytest.mark.parametrize(
 SETTINGS = Train(
     seed=0, steps=12, batch_size=8, learning_rate=0.01, warmup_steps=1, optimizer="adamw",
     betas=[0.9, 0.99], weight_decay=0.0, gradient_clip=1.0, ema_decay=0.5, flips=False, precision="float32",
-    validate_every=4,
+    validate_every=4, schedule=Cosine(name="cosine"), initial=None,
 )  # fmt: skip
 
 

@@ -26,6 +26,18 @@ BAD: list[tuple[str, Any, str]] = [
     (f"{GATED}.train.learning_rate", "fast", rf"{GATED}\.train\.learning_rate: 'fast' is refused"),
     (f"{GATED}.train.learning_rate", -0.1, rf"{GATED}\.train\.learning_rate: -0\.1 is refused: .* greater than 0"),
     (f"{GATED}.train.warmup_steps", 800, rf"{GATED}\.train\.warmup_steps: 800 is not less than steps: 600"),
+    (
+        f"{GATED}.train.schedule",
+        {"name": "wsd", "cooldown": 0.9},
+        r"shared\.train\.warmup_steps: 100 is not less than 60, the step at which .* \(in runs\.digits-gated\)",
+    ),
+    (f"{GATED}.train.schedule", {"name": "wsd"}, rf"{GATED}\.train\.schedule\.cooldown: missing"),
+    (f"{GATED}.train.schedule", {"name": "step"}, rf"{GATED}\.train\.schedule\.name: 'step' is not one of 'cosine'"),
+    (
+        f"{GATED}.train.initial",
+        {"model": "cifar10", "weights_sha256": "12"},
+        rf"{GATED}\.train\.initial\.weights_sha256: '12' is refused",
+    ),
     (f"{GATED}.train.precision", "half", rf"{GATED}\.train\.precision: 'half' is refused: .*'float32' or 'bfloat16'"),
     (f"{GATED}.train.betas", [0.9], rf"{GATED}\.train\.betas: \[0\.9\] is refused: .*at least 2 items"),
     (f"{GATED}.train.optimizer", "sgd", rf"{GATED}\.train\.optimizer: 'sgd' is refused: .*'adamw' or 'muon'"),

@@ -53,7 +53,7 @@ SAMPLED: dict[str, dict[str, Any]] = {  # what changes for the tests of recorded
 SETTINGS: dict[str, Any] = {
     "seed": 3, "steps": 12, "batch_size": 16, "learning_rate": 0.003, "warmup_steps": 3, "optimizer": "muon",
     "betas": [0.95, 0.99], "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9, "flips": True,
-    "precision": "float32", "validate_every": 6,
+    "precision": "float32", "validate_every": 6, "schedule": {"name": "cosine"}, "initial": None,
 }  # fmt: skip
 
 pytestmark = [

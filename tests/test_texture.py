@@ -14,7 +14,7 @@ from pixelcnn.data.sources import texture
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.likelihoods.categorical.config import Config as Categorical
 from pixelcnn.model import Data, build
-from pixelcnn.params import Train
+from pixelcnn.params import Cosine, Train
 from pixelcnn.training.state import Training
 from tests.conftest import steps
 
@@ -82,6 +82,7 @@ def test_a_gated_pixelcnn_comes_within_two_hundredths_of_the_entropy_and_never_b
     settings = Train(
         seed=0, steps=500, batch_size=64, learning_rate=0.006, warmup_steps=50, optimizer="adamw", betas=[0.9, 0.99],
         weight_decay=0.01, gradient_clip=1.0, ema_decay=0.99, flips=False, precision="float32", validate_every=500,
+        schedule=Cosine(name="cosine"), initial=None,
     )  # fmt: skip
     torch.manual_seed(0)
     data, test = (Split(torch.from_numpy(texture.draw(n, seed)), None) for n, seed in ((10_000, 0), (2_000, 1)))

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,15 +21,19 @@ from pixelcnn.training.distributed import World
 from pixelcnn.training.loop import Step, finite_mean, steps_within, train
 from pixelcnn.training.optimizers import Muon
 from pixelcnn.training.schedules import ema_weight, learning_rate
+from pixelcnn.training.setup import start_from
 from pixelcnn.training.state import Training
 from pixelcnn.training.update import make_update
-from tests.conftest import Build
+from tests.conftest import Build, images
 
 SETTINGS: dict[str, Any] = {
     "seed": 3, "steps": 12, "batch_size": 4, "learning_rate": 0.01, "warmup_steps": 3, "optimizer": "adamw",
     "betas": [0.9, 0.99], "weight_decay": 0.01, "gradient_clip": 1.0, "ema_decay": 0.9, "flips": True,
-    "precision": "float32", "validate_every": 5,
+    "precision": "float32", "validate_every": 5, "schedule": {"name": "cosine"}, "initial": None,
 }  # fmt: skip
+
+
+WSD = {"name": "wsd", "cooldown": 0.25}
 
 
 def settings(**changed: Any) -> Train:
@@ -162,6 +167,64 @@ def test_the_learning_rate_warms_up_to_its_peak_and_anneals_to_zero() -> None:
     assert plan[9] == max(plan) == 0.01
     assert plan == plan[:10] + sorted(plan[10:], reverse=True)
     assert 0 < plan[-1] < 0.01 * 0.001
+
+
+def test_wsd_stays_at_its_peak_and_then_cools_down() -> None:
+    decaying = settings(steps=100, warmup_steps=10, schedule=WSD)
+    plan = [learning_rate(decaying, step) for step in range(1, 101)]
+    assert decaying.trunk == 75
+    assert set(plan[9:75]) == {0.01}
+    assert plan[75:] == sorted(plan[75:], reverse=True)
+    assert plan[87] == pytest.approx(0.01 * (1 - (13 / 26) ** 0.5))
+    assert 0 < plan[-1] < 0.01 * 0.03
+
+
+def test_a_longer_training_from_the_end_of_a_trunk_equals_an_uninterrupted_one(
+    small_model: Build, tmp_path: Path
+) -> None:
+    data, path = stripes(10, label=True), tmp_path / "state.pt"
+    short, longer = {"steps": 8, "schedule": WSD}, {"steps": 16, "schedule": WSD}
+    trunk, losses = begin(small_model, **short), []
+    for step in run(trunk, data):
+        losses.append(float(step.loss))
+        if step.step == trunk.settings.trunk:
+            assert step.validation is not None
+            checkpoint.save_state(path, trunk.state_dict())
+            break
+    whole, branch = begin(small_model, **longer), begin(small_model, **longer)
+    torch.manual_seed(5)
+    uninterrupted = [float(step.loss) for step in run(whole, data)]
+    state = checkpoint.load_state(path)
+    assert state is not None
+    assert state["best"][2] is None, "the EMA is the best, so it is saved once"
+    branch.load_state_dict(state)
+    assert losses + [float(step.loss) for step in run(branch, data)] == uninterrupted
+    assert torch.equal(weights(branch), weights(whole))
+
+
+def test_a_training_starts_from_the_weights_of_another_model(small_model: Build) -> None:
+    trained, model = small_model(3), small_model(3)
+    for weight in trained.network.parameters():
+        weight.data.add_(0.1)
+    assert start_from(model, trained) == []
+    x = images(model, 2)
+    assert torch.equal(model.nll(x), trained.nll(x))
+    of_classes = small_model(3, "label")
+    random = start_from(of_classes, trained)
+    assert random == [name for name in of_classes.network.state_dict() if "cond" in name]
+    assert random
+
+
+def test_other_weights_than_those_of_the_condition_are_refused_with_their_names(small_model: Build) -> None:
+    wider, deeper = small_model(3, hidden_channels=24), small_model(3, num_layers=3)
+    with pytest.raises(ValueError, match=r"layers\.0\.vertical\.weight \(\(48, 3, 2, 5\), not .* and [0-9]+ more"):
+        start_from(wider, small_model(3))
+    with pytest.raises(ValueError, match=r"layers\.2\.vertical\.weight \(missing there\)"):
+        start_from(deeper, small_model(3))
+    with pytest.raises(ValueError, match=r"layers\.2\.vertical\.weight \(missing here\)"):
+        start_from(small_model(3), deeper)
+    with pytest.raises(ValueError, match="images of 1 channels and 4 levels, not of 3 and 4"):
+        start_from(small_model(3), small_model(1))
 
 
 def test_the_ema_decay_is_low_at_first_and_then_as_configured() -> None:

@@ -1,5 +1,7 @@
 """Models and training states on disk. A model folder is two files that hold no code: model.safetensors and config.json.
 
+Beside them training.json says what the weights have cost, where a training of this project wrote them.
+
 config.json: {"format": N, "model": section, "likelihood": section, "data": ..., "weights_sha256": ...}. The sha256 of
 model.safetensors as it was written is the model's identity.
 """
@@ -23,8 +25,10 @@ from pixelcnn.likelihoods.base import check_nll
 from pixelcnn.migrations import FORMAT, migrated
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import ModelSections
+from pixelcnn.schemas import Trained, TrainReport
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.json"
+PACKED = "run.json"  # of a model package (pixelcnn.tracking.model_package)
 MAX_BYTES = 2**34  # of the weights
 
 
@@ -75,6 +79,15 @@ def read_config(folder: Path) -> ModelConfig:
     if missing:
         raise ValueError(f"{path}: not a model of pixelcnn: no {', '.join(missing)} there")
     return check(ModelConfig, migrated(content, str(path)), str(path))
+
+
+def read_trained(folder: Path) -> Trained | None:
+    """What a model's weights have cost, from its training.json or, in a package, run.json; None where neither is."""
+    if (folder / TRAINING).is_file():
+        return Trained.read(folder / TRAINING, "train the model again")
+    if not (folder / PACKED).is_file():
+        return None
+    return TrainReport.model_validate(files.read_json(folder / PACKED, "").get("train")).trained
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Model:

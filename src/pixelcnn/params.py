@@ -24,6 +24,7 @@ from pixelcnn.config import (
     Positive,
     Section,
     Seed,
+    Sha256,
     Temperature,
     check,
     quoted,
@@ -39,14 +40,38 @@ else:  # the union of what the folders define, told apart by `name`
     AnyLikelihood = Annotated[reduce(or_, likelihoods.sections()), Field(discriminator="name")]
 
 
+class Cosine(Section):
+    """After the warm-up, half a cosine from the peak to zero at `steps` (arXiv:1608.03983, without restarts)."""
+
+    name: Literal["cosine"]
+
+
+class Wsd(Section):
+    """Warm-up, stable, decay (arXiv:2404.06395): the peak for most of the steps, the trunk, then a cool-down to zero.
+
+    The state at the end of the trunk stays, so that the same run with more `steps` goes on from there.
+    """
+
+    name: Literal["wsd"]
+    cooldown: Annotated[float, Field(gt=0, lt=1)]  # share of the steps, at their end
+
+
+class Initial(Section):
+    """The model whose weights a training starts from."""
+
+    model: Annotated[str, Field(min_length=1, max_length=1000)]  # a run, a folder, models:/..., or one that is bundled
+    weights_sha256: Sha256  # of its weights' file, so that DVC sees a change of the model
+
+
 class Train(Section):
     """One run's training: whatever changes the weights."""
 
     seed: Seed
     steps: Count
     batch_size: Batch
-    learning_rate: Positive  # peak; linear warm-up, then a cosine to zero at `steps`
-    warmup_steps: Annotated[int, Field(ge=0)]
+    learning_rate: Positive  # peak
+    schedule: Annotated[Cosine | Wsd, Field(discriminator="name")]  # of the learning rate, after the warm-up
+    warmup_steps: Annotated[int, Field(ge=0)]  # linear
     optimizer: Literal["adamw", "muon"]  # muon: for kernels; biases and gains by AdamW
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]  # of AdamW; Muon's momentum is the first
     weight_decay: Annotated[float, Field(ge=0)]  # of kernels, not of biases
@@ -55,12 +80,23 @@ class Train(Section):
     flips: bool  # mirror each training image left to right with probability 1/2
     precision: Literal["float32", "bfloat16"]  # bfloat16 by autocast, where the hardware has it
     validate_every: Count  # steps
+    initial: Initial | None  # null: random weights
+
+    @property
+    def trunk(self) -> int:
+        """The last step before a cool-down; 0 for a schedule that has none."""
+        return self.steps - round(self.schedule.cooldown * self.steps) if isinstance(self.schedule, Wsd) else 0
 
     @model_validator(mode="after")
     def warmup_ends(self) -> "Train":
-        """The warm-up is part of the budget."""
+        """The warm-up is part of the budget, and precedes a cool-down."""
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} is not less than steps: {self.steps}")
+        if self.trunk and self.warmup_steps >= self.trunk:
+            raise ValueError(
+                f"warmup_steps: {self.warmup_steps} is not less than {self.trunk}, the step at which the cool-down "
+                "begins"
+            )
         return self
 
 
@@ -230,8 +266,10 @@ def _taking_over(shared: dict[str, Any], run: Any) -> Any:
 
 
 def _overlay(base: Any, top: Any) -> Any:
-    """`top` over `base`, mapping by mapping."""
+    """`top` over `base`, mapping by mapping; one of another `name` has other keys, so it takes nothing over."""
     if not isinstance(base, dict) or not isinstance(top, dict):
+        return top
+    if "name" in base and "name" in top and base["name"] != top["name"]:
         return top
     return base | {key: _overlay(base.get(key), value) for key, value in top.items()}
 

@@ -56,6 +56,25 @@ class EvaluateReport(Report):
         return {"test": self.test, "validation": self.validation, "train": self.train}
 
 
+class Trained(Report):
+    """training.json in a model's folder: what its weights cost, the models that they started from included."""
+
+    images_seen: int
+    flops: float
+    initial: "Initial | None" = None
+
+
+class Initial(BaseModel):
+    """The model that a training started from. images_seen, flops: what it had cost, where that is known."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    model: str
+    weights_sha256: str
+    images_seen: int | None = None
+    flops: float | None = None
+
+
 class TrainReport(Report):
     """reports/train/RUN.json: the finished training, its best weights, and what it took."""
 
@@ -72,11 +91,19 @@ class TrainReport(Report):
     share_of_peak: float | None = None  # where the device's data sheet is known
     hardware: str
     exact: bool = True  # bits/dim are of the exact NLL, not of an upper bound
+    initial: Initial | None = None
 
     @property
     def total_flops(self) -> float:
-        """Floating point operations of the whole training."""
+        """Floating point operations of the whole training, without those of the model that it started from."""
         return self.flops_per_image * self.images_seen
+
+    @property
+    def trained(self) -> Trained:
+        """The sum of this training and what it started from; of the latter, what is known."""
+        before = self.initial
+        images, flops = (before.images_seen or 0, before.flops or 0) if before else (0, 0)
+        return Trained(images_seen=self.images_seen + images, flops=self.total_flops + flops, initial=before)
 
 
 class RegisterReport(Report):

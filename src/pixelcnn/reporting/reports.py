@@ -55,9 +55,13 @@ def made(reports: Path, stage: str, file: str) -> Path:
 
 
 def cost(train: TrainReport) -> str:
-    """What a training took: time and hardware, images seen, floating-point operations."""
+    """What a training took: time and hardware, images seen, floating-point operations; and what it started from."""
     flop = si(train.total_flops, "FLOP")
-    return f"{duration(train.seconds)}, {train.hardware}; {si(train.images_seen)} images; {flop}"
+    text = f"{duration(train.seconds)}, {train.hardware}; {si(train.images_seen)} images; {flop}"
+    if train.initial is None:
+        return text
+    total = f"{si(train.trained.flops, 'FLOP')} in all" if train.initial.flops else "its cost is unknown"
+    return f"{text}; from the weights of {train.initial.model} ({total})"
 
 
 def duration(seconds: float) -> str:

@@ -20,21 +20,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixelcnn import checkpoint, files, stages
+from pixelcnn import checkpoint, files, pretrained, stages
 from pixelcnn.data.dataset import DatasetInfo, read_info, read_split
 from pixelcnn.device import has_bfloat16
 from pixelcnn.generation.sample_grids import sample_grid
 from pixelcnn.model import Model
 from pixelcnn.params import Params, Run
-from pixelcnn.tracking import runs
+from pixelcnn.schemas import Initial
+from pixelcnn.tracking import registry, runs
 from pixelcnn.tracking.runs import RunLog
 from pixelcnn.training import distributed, setup
 from pixelcnn.training.distributed import World
-from pixelcnn.training.fit import Fit, Logger
+from pixelcnn.training.fit import TRUNK, Fit, Logger
 from pixelcnn.training.loop import steps_within
 from pixelcnn.training.state import Training
 
-CHECKPOINTS = Path("checkpoints")
+CHECKPOINTS, MODELS = Path("checkpoints"), Path("models")
 LOCK_POLL = 1.0  # seconds
 
 
@@ -68,6 +69,7 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
     if run.train.precision == "bfloat16" and not has_bfloat16(device) and world.is_rank0:
         print("train.precision: this hardware computes no bfloat16; going on in float32")
     validation = read_split(args.data, "validation")
+    initial = _initial(run, args.name, model, world)
     training, conditions = Training.begin(model, run.train), model.conditions(rest)
     if args.measure is not None:
         num = steps_within(60 * args.measure, training, images, conditions, validation, world)
@@ -80,7 +82,8 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
             return sample_grid(ema, validation, params.sample, args.name)
 
         path = CHECKPOINTS / f"{args.name}-{setup.training_key(run, info)}.pt"
-        fit = Fit(training, params.train, path, args.name, world, draw, stages.committed)
+        trunk = CHECKPOINTS / f"{args.name}-{setup.trunk_key(run, info)}{TRUNK}" if run.train.trunk else None
+        fit = Fit(training, params.train, path, args.name, world, draw, stages.committed, trunk, initial)
         fit.restore()
         with _tracked(args.name, run, info, fit) as log:
             fit.run(images, conditions, validation, Logger(log.log, log.log_picture) if log else None)
@@ -89,12 +92,44 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
     world.once_per_machine(lambda: pixels.unlink(missing_ok=True))
 
 
+def _initial(run: Run, name: str, model: Model, world: World) -> Initial | None:
+    """Give the model the weights that `train.initial` names, if it names some, and say where they are from.
+
+    Raises ValueError for a model that is not there, has another hash, or other weights than the network.
+    """
+    if run.train.initial is None:
+        return None
+    source, expected, key = run.train.initial.model, run.train.initial.weights_sha256, f"runs.{name}.train.initial"
+    try:
+        folder = _folder(source)
+        found = checkpoint.read_config(folder).weights_sha256
+        if found != expected:
+            raise ValueError(f"weights_sha256 is {expected}, but {source} has weights of sha256 {found}; write that")
+        random = setup.start_from(model, checkpoint.load(folder))
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    if world.is_rank0:
+        rest = f"; random: {', '.join(random)}" if random else ""
+        print(f"{name}: starting from the weights of {source} ({found[:12]}){rest}", flush=True)
+    spent = checkpoint.read_trained(folder)
+    images_seen, flops = (spent.images_seen, spent.flops) if spent else (None, None)
+    return Initial(model=source, weights_sha256=found, images_seen=images_seen, flops=flops)
+
+
+def _folder(source: str) -> Path:
+    """The folder of a model: of a run of this project, of one that is bundled, of the registry, or a path."""
+    if source.startswith("models:/"):
+        return registry.fetch(source)
+    run = MODELS / source
+    return run if (run / checkpoint.CONFIG).exists() else pretrained.find(source)
+
+
 def _finish(fit: Fit, args: argparse.Namespace, device: torch.device, log: RunLog) -> None:
     """Write the model and what is reported of it. DVC has yet to commit that; until then the checkpoint stays."""
     fit.save_finished()
     report = fit.write(args.out, args.report, device)
     curve, sha256 = args.report.with_suffix(".csv"), checkpoint.read_config(args.out).weights_sha256
-    numbers = report.model_dump(exclude_none=True, exclude={"hardware", "exact"})
+    numbers = report.model_dump(exclude_none=True, exclude={"hardware", "exact", "initial"})
     log.finish(numbers, sha256, {"curve": curve, "model": args.out / checkpoint.CONFIG})
     if not stages.by_dvc():
         fit.forget()

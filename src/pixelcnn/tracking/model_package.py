@@ -36,7 +36,7 @@ from pixelcnn.reporting.model_card import model_card
 from pixelcnn.reporting.reports import made, read_evaluate, read_preprocess, read_train
 from pixelcnn.schemas import EvaluateReport, Report, TrainReport
 
-RUN, CARD = "run.json", "README.md"
+RUN, CARD = checkpoint.PACKED, "README.md"
 MEASURED = 32  # test images on which a claim is measured anew
 MOST_ROWS = 10**7  # of a table of NLLs
 TOLERANCE = 0.02  # bits/dim of an image: other hardware, bfloat16

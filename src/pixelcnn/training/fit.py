@@ -32,13 +32,14 @@ from pixelcnn.generation.grids import save_grid
 from pixelcnn.model import Model
 from pixelcnn.nn.masked_conv import num_parameters
 from pixelcnn.params import TrainProcess
-from pixelcnn.schemas import TrainReport
+from pixelcnn.schemas import Initial, TrainReport
 from pixelcnn.training.distributed import LostRank, World
 from pixelcnn.training.loop import Step, finite_mean, train
 from pixelcnn.training.state import Training
 
 COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_dim", "validation_bits_per_dim"]
 FINISHED = ".finished"  # the ending of the file of a training that is done; that of its checkpoint is .pt
+TRUNK = ".trunk"  # that of the checkpoint at the end of the trunk of a schedule
 PACKAGE = Path(pixelcnn.__file__).parent
 
 
@@ -62,18 +63,21 @@ class Fit:
         world: World,
         draw: Callable[[Model], Tensor],
         is_committed: Callable[[bytes], bool],
+        trunk: Path | None = None,
+        initial: Initial | None = None,
     ):
-        """path: of the checkpoint. draw: a sample grid (rows, columns, C, H, W) of a model. is_committed: whether an
-        out of this content is safe from being deleted before it is made again.
+        """path: of the checkpoint. trunk: of the state at the end of a schedule's trunk. draw: a sample grid (rows,
+        columns, C, H, W) of a model. is_committed: whether an out of this content is safe from being deleted before it
+        is made again. initial: the model that `training` starts from.
         """
         self.training, self.settings, self.path, self.name, self.world = training, settings, path, name, world
         self.finished = path.with_suffix(FINISHED)
-        self.draw, self.is_committed = draw, is_committed
+        self.draw, self.is_committed, self.trunk, self.initial = draw, is_committed, trunk, initial
         self.logger_state: str | None = None
         self.rows: list[dict[str, float]] = []
         self.losses: list[Tensor] = []
         self.seconds, self.started, self.saved = 0.0, time.monotonic(), time.monotonic()
-        self.stop_signal, self.micro_batch = 0, training.micro_batch
+        self.stop_signal, self.micro_batch, self.from_trunk = 0, training.micro_batch, False
 
     def restore(self) -> None:
         """Continue from the checkpoint, or from the end where the training is done and its outs are not yet committed.
@@ -89,6 +93,11 @@ class Fit:
             self.training.load_state_dict(state["training"])
             self._take_over(state)
             self.say(f"resuming after step {self.training.step} ({self.path})")
+        elif (state := self._trunk()) is not None:
+            self.training.load_state_dict(state["training"])
+            self._take_over(state | {"logger_state": None})  # a run of its own
+            self.from_trunk = True
+            self.say(f"going on after step {self.training.step}, the end of an earlier trunk ({self.trunk})")
         steps = self.world.all_gather(self.training.step)
         if len(set(steps)) > 1:
             raise ValueError(
@@ -97,6 +106,14 @@ class Fit:
             )
         if self.world.is_rank0:
             self._tidy(keep=self.finished if done else None)
+
+    def _trunk(self) -> dict[str, Any] | None:
+        """The state at the end of the trunk of a training that differs in `steps` alone, unless this trunk is shorter.
+
+        An uninterrupted training has the same state there.
+        """
+        state = None if self.trunk is None else checkpoint.load_state(self.trunk)
+        return state if state and state["training"]["step"] <= self.training.settings.trunk else None
 
     def _uncommitted(self) -> dict[str, Any] | None:
         """The end of this training by the same code, unless its outs are committed: then it is to be trained anew.
@@ -116,7 +133,7 @@ class Fit:
         for other in self.path.parent.glob(f"{self.name}-{'[0-9a-f]' * 12}.*"):
             if other.suffix == FINISHED and other != keep:
                 other.unlink()
-            if other.suffix == self.path.suffix and other != self.path:
+            if other.suffix in (self.path.suffix, TRUNK) and other not in (self.path, self.trunk):
                 self.say(f"{other} is of other params or data, so it is not continued")
 
     def save(self) -> None:
@@ -160,6 +177,9 @@ class Fit:
         logger: of rank 0.
         """
         total, quiet = self.training.settings.steps, None if self.world.is_rank0 else True
+        if logger and self.from_trunk:
+            for row in self.rows:
+                logger.metrics(_metrics(row), int(row["step"]))
         bar = tqdm(total=total, initial=self.training.step, desc=self.name, unit="step", disable=quiet)
         self.started = time.monotonic()
         with bar, _signals(self):
@@ -176,6 +196,8 @@ class Fit:
         self.stop_signal = self.world.all_reduce_max(self.stop_signal)
         if step.validation is not None or step.step % self.settings.log_every == 0 or self.stop_signal:
             self.log(step, bar, logger)
+            if self.world.is_rank0 and self.trunk and step.step == self.training.settings.trunk:
+                checkpoint.save_state(self.trunk, self._state() | {"training": self.training.state_dict()})
             overdue = time.monotonic() - self.saved > self.settings.checkpoint_every
             if self.world.is_rank0 and (self.stop_signal or overdue):
                 self.save()
@@ -201,13 +223,12 @@ class Fit:
         self.losses.clear()
         seen, seconds = step.step * self.training.settings.batch_size, self.clock()
         row = dict(zip(COLUMNS, (step.step, seen, round(seconds, 2), step.learning_rate, loss), strict=False))
-        metrics = {"train_bits_per_dim": loss, "learning_rate": step.learning_rate, "images_per_second": seen / seconds}
         if step.validation is not None:
-            row[COLUMNS[-1]] = metrics[COLUMNS[-1]] = step.validation
+            row[COLUMNS[-1]] = step.validation
         self.rows.append(row)
         if logger is None:
             return
-        logger.metrics(metrics, step.step)
+        logger.metrics(_metrics(row), step.step)
         self.mention_micro_batch()
         best = self.training.best_bits_per_dim
         bar.set_postfix_str(f"train {loss:.3f}, validation {best:.3f} bits/dim", refresh=False)
@@ -261,6 +282,7 @@ class Fit:
             share_of_peak=None if best is None else rate * flops / (best * self.world.size),
             hardware=f"{self.world.size} x {name}" if self.world.size > 1 else name,
             exact=training.model.network.exact,
+            initial=self.initial,
         )
 
     def write(self, out: Path, report: Path, device: torch.device) -> TrainReport:
@@ -268,6 +290,7 @@ class Fit:
         assert self.training.best_weights is not None
         checkpoint.save(out, self.training.model, self.training.best_weights)
         written = self.report(device)
+        written.trained.write(out / checkpoint.TRAINING)
         written.write(report.with_suffix(".json"))
         files.write_text(report.with_suffix(".csv"), _csv(self.rows))
         return written
@@ -305,6 +328,12 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+
+
+def _metrics(row: Mapping[str, float]) -> dict[str, float]:
+    """A row of the curve as points of the logger's curves."""
+    points = {name: value for name, value in row.items() if name in COLUMNS[3:]}
+    return points | {"images_per_second": row["images_seen"] / max(row["seconds"], 0.01)}
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

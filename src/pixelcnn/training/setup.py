@@ -1,4 +1,4 @@
-"""What a training starts from: its images, its model, and the key by which it finds its checkpoint again."""
+"""What a training starts from: its images, its model, and the keys by which it finds its checkpoints again."""
 
 import hashlib
 import json
@@ -14,6 +14,8 @@ from pixelcnn.device import arrange, prepare
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import Run
 from pixelcnn.training.distributed import World
+
+MOST_NAMES = 8  # of weights in a message
 
 
 def training_images(data: Path, pixels: Path, world: World) -> tuple[loader.Images, Split]:
@@ -41,6 +43,38 @@ def fresh_model(run: Run, info: DatasetInfo, device: torch.device, data: Split) 
     return model
 
 
+def start_from(model: Model, initial: Model) -> list[str]:
+    """Copy the weights of a trained model; returns the names of those that stay random.
+
+    Only weights of the condition may: other classes are no reason to learn the images anew. Raises ValueError with the
+    list of all others that the two models do not share.
+    """
+    if (initial.data.levels, initial.shape[0]) != (model.data.levels, model.shape[0]):
+        raise ValueError(
+            f"it is of images of {initial.shape[0]} channels and {initial.data.levels} levels, not of "
+            f"{model.shape[0]} and {model.data.levels}"
+        )
+    ours, theirs = model.network.state_dict(), initial.network.state_dict()
+    other = {
+        name: "missing there" if name not in theirs else f"{tuple(weight.shape)}, not {tuple(theirs[name].shape)}"
+        for name, weight in ours.items()
+        if name not in theirs or theirs[name].shape != weight.shape
+    }
+    unknown = [f"{name} (missing here)" for name in theirs if name not in ours and not _of_condition(name)]
+    refused = [f"{name} ({what})" for name, what in other.items() if not _of_condition(name)] + unknown
+    if refused:
+        rest = len(refused) - MOST_NAMES
+        some = ", ".join(refused[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+        raise ValueError(f"{initial.config.name} has other weights than {model.config.name}: {some}")
+    model.network.load_state_dict({name: theirs[name] for name in ours if name not in other}, strict=False)
+    return list(other)
+
+
+def _of_condition(name: str) -> bool:
+    """Whether a weight belongs to what a network is conditioned on: `condition.…`, `layers.0.cond_vertical.…`."""
+    return any(part.startswith("cond") for part in name.split("."))
+
+
 def what_decides_the_weights(run: Run) -> dict[str, Any]:
     """The sections of a run that its weights follow from."""
     return run.model_dump(include={"dataset", "model", "likelihood", "train"})
@@ -48,7 +82,18 @@ def what_decides_the_weights(run: Run) -> dict[str, Any]:
 
 def training_key(run: Run, info: DatasetInfo) -> str:
     """A hash of all that the weights follow from: the run's params, the pixels and their embeddings."""
+    return _key(what_decides_the_weights(run), info)
+
+
+def trunk_key(run: Run, info: DatasetInfo) -> str:
+    """A hash of all that the weights at the end of a trunk follow from, but for the number of its steps."""
+    content = what_decides_the_weights(run)
+    content["train"] = {key: value for key, value in content["train"].items() if key != "steps"} | {"schedule": "wsd"}
+    return _key(content, info)
+
+
+def _key(content: dict[str, Any], info: DatasetInfo) -> str:
     fingerprints = [info.splits[split].fingerprint for split in ("train", "validation")]
-    content = what_decides_the_weights(run) | {"fingerprints": fingerprints}
+    content = content | {"fingerprints": fingerprints}
     content["embeddings"] = info.embeddings.sha256 if info.embeddings else ""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -52,14 +52,15 @@ class Training:
         torch._foreach_lerp_(list(averages), [w.detach() for w in weights], weight)
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state, as tensors and plain values."""
+        """The whole state, as tensors and plain values. The best weights are left out where they are the EMA."""
         generator, device_generator = generator_states(self.model.device)
+        best_weights = None if self.best_step == self.step else self.best_weights
         return {
             "step": self.step,
             "network": self.model.network.state_dict(),
             "ema": self.ema.network.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "best": (self.best_step, self.best_bits_per_dim, self.best_weights),
+            "best": (self.best_step, self.best_bits_per_dim, best_weights),
             "generator": generator,
             "device_generator": device_generator,
         }
@@ -76,6 +77,8 @@ class Training:
             for weight, moments in optimizer.state.items():  # perhaps saved in another device's memory format
                 moments |= {k: torch.empty_like(weight).copy_(m) for k, m in moments.items() if m.shape == weight.shape}
         self.best_step, self.best_bits_per_dim, self.best_weights = state["best"]
+        if self.best_weights is None and self.best_step:
+            self.best_weights = {name: weight.clone() for name, weight in state["ema"].items()}
         restore_generators((state["generator"], state["device_generator"]), self.model.device)
 
 
