@@ -27,7 +27,7 @@ from pixelcnn.generation.sample_grids import sample_grid
 from pixelcnn.model import Model
 from pixelcnn.params import Params, Run
 from pixelcnn.schemas import Initial
-from pixelcnn.tracking import registry, runs
+from pixelcnn.tracking import runs
 from pixelcnn.tracking.runs import RunLog
 from pixelcnn.training import distributed, setup
 from pixelcnn.training.distributed import World
@@ -119,6 +119,8 @@ def _initial(run: Run, name: str, model: Model, world: World) -> Initial | None:
 def _folder(source: str) -> Path:
     """The folder of a model: of a run of this project, of one that is bundled, of the registry, or a path."""
     if source.startswith("models:/"):
+        from pixelcnn.tracking import registry  # takes seconds
+
         return registry.fetch(source)
     run = MODELS / source
     return run if (run / checkpoint.CONFIG).exists() else pretrained.find(source)
