@@ -1,6 +1,7 @@
 """Bits/dim against training FLOP: the curves of several runs in one figure, and their last points in a table.
 
 python benchmarks/scaling.py reports/train/cifar10-*.json -o scaling.png
+python benchmarks/scaling.py reports/train/cifar10-systems-*.json --time -o systems.png   # also against time
 """
 
 import argparse
@@ -21,19 +22,22 @@ WINDOW = 8  # points of a rolling mean: the loss of a small batch is noisy
 
 def main() -> None:
     args = _arguments()
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    num = 2 if args.time else 1
+    figure, panels = plt.subplots(1, num, figsize=(6.5 * num, 4.5), layout="constrained", sharey=True, squeeze=False)
     rows = []
     for path in args.reports:
         report, curve = TrainReport.read(path, "run `dvc repro`"), pd.read_csv(path.with_suffix(".csv"))
-        flop = report.flops_per_image * curve.images_seen
-        (line,) = axes.plot(flop, curve.train_bits_per_dim.rolling(WINDOW).mean(), alpha=0.5)
-        validated = curve.validation_bits_per_dim.notna()
-        label = f"{path.stem}, {si(report.num_parameters)}"
-        axes.plot(flop[validated], curve.validation_bits_per_dim[validated], "o", color=line.get_color(), label=label)
+        validated, label = curve.validation_bits_per_dim.notna(), f"{path.stem}, {si(report.num_parameters)}"
+        for axes, x in zip(panels[0], (report.flops_per_image * curve.images_seen, curve.seconds / 60), strict=False):
+            (line,) = axes.plot(x, curve.train_bits_per_dim.rolling(WINDOW).mean(), alpha=0.5)
+            points = x[validated], curve.validation_bits_per_dim[validated]
+            axes.plot(*points, "o", color=line.get_color(), label=label)
         size, images, total = si(report.num_parameters), si(report.images_seen), si(report.total_flops, "FLOP")
         rows.append((path.stem, size, report.steps, images, total, report.validation_bits_per_dim))
-    axes.set(xscale="log", xlabel="FLOP", ylabel="bits/dim", ylim=(args.lowest, args.highest))
-    axes.legend(title="points: validation", frameon=False)
+    for axes, x in zip(panels[0], ("FLOP", "minutes"), strict=False):
+        axes.set(xscale="log", xlabel=x, ylim=(args.lowest, args.highest))
+    panels[0, 0].set_ylabel("bits/dim")
+    panels[0, 0].legend(title="points: validation", frameon=False)
     figure.savefig(args.out, dpi=110)
     headers = ["run", "parameters", "steps", "images", "training", "validation, bits/dim"]
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f"))
@@ -43,6 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("reports", type=Path, nargs="+", help="reports/train/RUN.json, with RUN.csv in the same folder")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the figure")
+    parser.add_argument("--time", action="store_true", help="a second panel over the minutes of training")
     parser.add_argument("--lowest", type=float, default=3.0)
     parser.add_argument("--highest", type=float, default=5.0)
     return parser.parse_args()
