@@ -240,7 +240,7 @@ BAD_INPUT = {
     "device": (OLD, _png(_link("a.png", tarfile.CHRTYPE)), r"a\.png: is a link or a device"),  # type: ignore[arg-type]
     "climbing name": (OLD, _named("x/../../a.png"), r"x/\.\./\.\./a\.png: this name leads out of the archive"),
     "absolute name": (OLD, _named("/etc/a.png"), "/etc/a.png: this name leads out of the archive"),
-    "huge member": (OLD, _huge_member, r"a\.png: declares 1,048,576 bytes, but this format needs at most 65,632"),
+    "huge member": (OLD, _huge_member, r"a\.png: declares 1,048,576 bytes, but at most 65,632 are read"),
     "no picture": (OLD, _png(b"not a picture"), r"a\.png: is not an image of PNG that can be read: nothing known"),
     "another format": (
         OLD,
@@ -253,7 +253,11 @@ BAD_INPUT = {
         _png(publishers.png(noise(1, 0)[0][:, :, :3])),
         "is 3 x 4 pixels, not 4 x 4",
     ),
-    "another mode": (OLD, _png(publishers.png(noise(1, 0)[0], "L")), "its pixels are L, not RGB of 8 bits"),
+    "another mode": (
+        OLD,
+        _png(publishers.png(noise(1, 0)[0], "I;16")),
+        "has 16 bits a channel",
+    ),
     "a file that is no picture": (OLD, _named("readme.txt"), "readme.txt: does not end in .png"),
     "not a zip": (
         BOX,

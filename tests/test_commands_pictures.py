@@ -33,24 +33,6 @@ def png(path: Path, colour_type: int, depth: int, row: bytes, *chunks: tuple[byt
     return path
 
 
-def test_files_that_would_lose_information_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    colours = Image.new("RGB", (4, 4), (1, 2, 3))
-    for mode, found in {"RGBA": "RGBA", "P": "P", "L": "L", "1": "1", "LA": "LA"}.items():
-        colours.convert(mode).save(path)
-        with pytest.raises(ValueError, match=f"a.png: its pixels are {found}, not RGB of 8 bits; convert the file"):
-            image_files.read(path, 3, 256)
-    with pytest.raises(ValueError, match="its pixels are RGB of 16 bits, not RGB of 8 bits"):
-        image_files.read(png(path, 2, 16, bytes(24)), 3, 256)
-    with pytest.raises(ValueError, match="its pixels are I;16 of 16 bits, not L of 8 bits"):
-        image_files.read(png(path, 0, 16, bytes(8)), 1, 256)
-    with pytest.raises(ValueError, match="its pixels are RGB with transparency, not RGB"):
-        image_files.read(png(path, 2, 8, bytes(12), (b"tRNS", bytes(6))), 3, 256)
-    colours.save(path, save_all=True, append_images=[Image.new("RGB", (4, 4))])
-    with pytest.raises(ValueError, match="its pixels are RGB, several frames, not RGB"):
-        image_files.read(path, 3, 256)
-
-
 def test_a_png_of_two_bits_is_read_exactly(tmp_path: Path) -> None:
     path = png(tmp_path / "a.png", 0, 2, bytes([0b00011011]))
     assert image_files.read(path, 1, 4)[0, 0].tolist() == [0, 1, 2, 3]
@@ -66,7 +48,7 @@ def test_a_grey_value_between_two_levels_is_refused(tmp_path: Path) -> None:
 
 def test_files_that_are_not_images_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"a\.png: is not an image of PNG, JPEG, WEBP, BMP that can be read"):
+    with pytest.raises(ValueError, match=r"a\.png: is not an image of PNG, JPEG, .*, PPM that can be read"):
         image_files.read(tmp_path / "a.png", 1, 256)
     with pytest.raises(FileNotFoundError, match=r"b\.png"):
         image_files.read(tmp_path / "b.png", 1, 256)

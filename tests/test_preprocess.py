@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pixelcnn.data import parallel
 from pixelcnn.data import preprocess as preprocessing
 from pixelcnn.data.config import Dataset
 from pixelcnn.data.dataset import DatasetInfo, fingerprint, image_hash, read_info, read_split
 from pixelcnn.data.sources import Source
+from pixelcnn.data.writer import uniform
 from pixelcnn.stages import preprocess as stage
 from tests import publishers
 from tests.conftest import DEMO
@@ -23,11 +25,22 @@ from tests.publishers import IMAGES, LABELS, noise, tiny, write_tar
 OLD = "imagenet32_vdo2016"
 
 
-def settings(source: str = OLD, fraction: float = 0.3, seed: int = 0, verify: str = "any") -> Dataset:
+def settings(
+    source: str = OLD,
+    fraction: float = 0.3,
+    seed: int = 0,
+    verify: str = "any",
+    class_names: dict[str, str] | None = None,
+) -> Dataset:
     return Dataset.model_validate(
         {
             "download": {"source": source, "origin": "somewhere", "verify": verify},
-            "preprocess": {"validation_fraction": fraction, "seed": seed, "images_per_shard": 16},
+            "preprocess": {
+                "validation_fraction": fraction,
+                "seed": seed,
+                "images_per_shard": 16,
+                "class_names": class_names,
+            },
         }
     )
 
@@ -101,9 +114,9 @@ def test_the_same_archives_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocessing, "BATCH", 3)
-    monkeypatch.setattr(preprocessing, "IN_PROCESS", 1)
+    monkeypatch.setattr(parallel, "IN_PROCESS", 1)
     started = []
-    original = preprocessing.ProcessPoolExecutor
+    original = parallel.ProcessPoolExecutor
     monkeypatch.setattr(
         preprocessing, "ProcessPoolExecutor", lambda *given: started.append(given[0]) or original(*given)
     )
@@ -115,7 +128,7 @@ def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path: Path, m
 
 
 def test_few_images_start_no_worker_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(preprocessing, "ProcessPoolExecutor")
+    monkeypatch.delattr(parallel, "ProcessPoolExecutor")
     prepare(archives(tmp_path / "raw"), tmp_path / "out", workers=8)
 
 
@@ -131,12 +144,12 @@ def test_duplicates_are_never_split_between_train_and_validation(tmp_path: Path)
 
 def test_holding_out_depends_on_seed_and_image_alone() -> None:
     images = [image.tobytes() for image in noise(4000, 3)]
-    held_out = [preprocessing.is_held_out(image, 0, 0.3) for image in images]
+    held_out = [uniform(image, 0) < 0.3 for image in images]
     assert 0.27 < np.mean(held_out) < 0.33
-    assert held_out == [preprocessing.is_held_out(image, 0, 0.3) for image in images]
-    assert held_out != [preprocessing.is_held_out(image, -1, 0.3) for image in images]
-    assert not any(preprocessing.is_held_out(image, 0, 0.0) for image in images)
-    larger = [preprocessing.is_held_out(image, 0, 0.5) for image in images]
+    assert held_out == [uniform(image, 0) < 0.3 for image in images]
+    assert held_out != [uniform(image, -1) < 0.3 for image in images]
+    assert min(uniform(image, 0) for image in images) >= 0
+    larger = [uniform(image, 0) < 0.5 for image in images]
     assert all(more or not less for less, more in zip(held_out, larger, strict=True))
 
 
@@ -189,7 +202,7 @@ def test_a_failed_run_leaves_no_card(tmp_path: Path) -> None:
 
 def test_an_image_that_a_worker_process_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocessing, "BATCH", 3)
-    monkeypatch.setattr(preprocessing, "IN_PROCESS", 1)
+    monkeypatch.setattr(parallel, "IN_PROCESS", 1)
     raw = archives(tmp_path / "raw")
     write_tar(raw / "train_32x32.tar", {**publishers.pngs(IMAGES["train"]), "z.png": b"not a picture"})
     manifest(raw)

@@ -30,7 +30,7 @@ def prepare(name: str, folder: Path) -> DatasetInfo:
     settings = Dataset.model_validate(
         {
             "download": {"source": name, "origin": ARCHIVES, "verify": "any"},
-            "preprocess": {"validation_fraction": 0.1, "seed": 0, "images_per_shard": 10000},
+            "preprocess": {"validation_fraction": 0.1, "seed": 0, "images_per_shard": 10000, "class_names": None},
         }
     )
     try:

@@ -30,7 +30,7 @@ from pixelcnn.config import (
     quoted,
     read_yaml,
 )
-from pixelcnn.data.config import Dataset, Embeddings
+from pixelcnn.data.config import Dataset, Embeddings, Images, Preprocess
 
 if TYPE_CHECKING:
     AnyArchitecture: TypeAlias = Architecture
@@ -181,6 +181,7 @@ class Params(Section):
     """The whole of params.yaml, each run with what it takes over from `shared`."""
 
     datasets: dict[Name, Dataset]
+    images: dict[Name, Images]  # each a data set too
     embeddings: dict[Name, Embeddings]  # each a data set too: the images of another, with an embedding each
     shared: dict[Literal["model", "likelihood", "train"], dict[str, Any]]  # checked in the runs that take it over
     runs: dict[Name, Run]
@@ -191,8 +192,17 @@ class Params(Section):
     promotion: Promotion
 
     def images_of(self, dataset: str) -> str:
-        """The entry of `datasets` whose images a data set has: itself, or what an entry of `embeddings` embeds."""
+        """The data set whose images one has: itself, or what an entry of `embeddings` embeds."""
         return self.embeddings[dataset].dataset if dataset in self.embeddings else dataset
+
+    @property
+    def prepared(self) -> list[str]:
+        """The data sets of images: the entries of `datasets` and of `images`."""
+        return [*self.datasets, *self.images]
+
+    def preparation(self, name: str) -> Preprocess | Images:
+        """How the images of one of `prepared` became a data set."""
+        return self.images[name] if name in self.images else self.dataset(name).preprocess
 
     def dataset(self, name: str) -> Dataset:
         """An entry of `datasets`; ValueError with the known ones where there is none."""
@@ -216,19 +226,21 @@ class Params(Section):
 
     @model_validator(mode="after")
     def names_are_known(self) -> "Params":
-        """A run's data set is an entry of `datasets` or `embeddings`; those of `embeddings` are of `datasets`."""
-        named = [
-            (f"embeddings.{key}", embeddings.dataset, [*self.datasets]) for key, embeddings in self.embeddings.items()
-        ]
-        named += [(f"runs.{key}", run.dataset, [*self.datasets, *self.embeddings]) for key, run in self.runs.items()]
+        """A run's data set is an entry of one of three headings; those of `embeddings` are of the other two."""
+        named = [(f"embeddings.{key}", made.dataset, self.prepared) for key, made in self.embeddings.items()]
+        named += [(f"runs.{key}", run.dataset, [*self.prepared, *self.embeddings]) for key, run in self.runs.items()]
         for key, name, known in named:
             if name not in known:
                 raise ValueError(f"{key}.dataset: {quoted(name)} is not one of datasets: {', '.join(known)}")
-        for name in self.embeddings:
-            if name in self.datasets:
-                raise ValueError(
-                    f"embeddings.{name}: the name of a data set; it makes one of its own, so it needs its own name"
-                )
+        for heading, names, others in (
+            ("images", self.images, [*self.datasets]),
+            ("embeddings", self.embeddings, self.prepared),
+        ):
+            for name in names:
+                if name in others:
+                    raise ValueError(
+                        f"{heading}.{name}: the name of a data set; it makes one of its own, so it needs its own name"
+                    )
         return self
 
 

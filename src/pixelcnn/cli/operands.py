@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ from pixelcnn import api, device, pretrained
 from pixelcnn.config import COLDEST, HOTTEST, Given
 from pixelcnn.data import image_files
 from pixelcnn.data.dataset import Split, SplitName, read_info, read_split
+from pixelcnn.data.decoding import SUFFIXES
 from pixelcnn.data.images import check_images
+from pixelcnn.data.layouts import counted, is_image
 from pixelcnn.files import check_name, excerpt
 from pixelcnn.generation.sampling import check_temperature
 from pixelcnn.model import Model
@@ -104,7 +108,10 @@ def read_images(operands: Sequence[str], model: Model, of_any_size: bool = False
     files = [path for operand in operands for path in _files(Path(operand))]
     channels, *size = model.shape
     wanted = None if of_any_size else (size[0], size[1])
-    images = [image_files.read(path, channels, model.data.levels, wanted) for path in files]
+    changes: list[str] = []
+    images = [image_files.read(path, channels, model.data.levels, wanted, changes.append) for path in files]
+    if changes:
+        print(f"note: converted without loss: {counted(Counter(changes))}", file=sys.stderr)
     return Images([path.name for path in files], images)
 
 
@@ -121,9 +128,9 @@ def check_stems(stems: Sequence[str], names: Sequence[str]) -> None:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in image_files.SUFFIXES)
+    files = sorted(file for file in path.iterdir() if is_image(file.name))
     if not files:
-        raise ValueError(f"{path}: holds no file that ends in {', '.join(image_files.SUFFIXES)}")
+        raise ValueError(f"{path}: holds no file that ends in {', '.join(SUFFIXES)}")
     return files
 
 

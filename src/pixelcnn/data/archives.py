@@ -7,20 +7,18 @@ caller may spread it over processes.
 Shapes: N rows of a batch, C channels, H rows, W columns.
 """
 
-import gzip
 import io
 import math
-import stat
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pixelcnn.data.decoding import decode, refusing
+from pixelcnn.data.members import check_size, tar_members, zip_members
 from pixelcnn.data.pickles import load_batch
 from pixelcnn.data.sources import Item, PublishedSplit, Source
 from pixelcnn.files import excerpt
@@ -29,7 +27,6 @@ Image = npt.NDArray[np.uint8]
 
 CIFAR10_BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
 IMAGENET_BATCHES = {"train": tuple(f"train_data_batch_{k}" for k in range(1, 11)), "test": ("val_data",)}
-TAR_BLOCK = 512  # bytes
 
 
 def decode_png(png: bytes, shape: tuple[int, int, int], name: str) -> Image:
@@ -44,7 +41,7 @@ def decode_png(png: bytes, shape: tuple[int, int, int], name: str) -> Image:
 
 def read_cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
     """Read CIFAR-10: batches of planar rows, Python 2 pickles in a tar.gz."""
-    yield from _batches(source, folder, split, CIFAR10_BATCHES[split], _tar_members)
+    yield from _batches(source, folder, split, CIFAR10_BATCHES[split], tar_members)
 
 
 def read_downsampled_imagenet(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
@@ -52,7 +49,7 @@ def read_downsampled_imagenet(source: Source, folder: Path, split: PublishedSpli
 
     One batch is in memory at a time, about 128,000 images.
     """
-    yield from _batches(source, folder, split, IMAGENET_BATCHES[split], _zip_members)
+    yield from _batches(source, folder, split, IMAGENET_BATCHES[split], zip_members)
 
 
 def read_numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
@@ -60,7 +57,7 @@ def read_numbered_pngs(source: Source, folder: Path, split: PublishedSplit) -> I
     limit = 2 * math.prod(source.shape) + 2**16  # noise does not compress; the rest is for metadata
     for archive in source.files_in(folder, split):
         path = folder / archive.file
-        for name, stream in _tar_members(path, limit):
+        for name, stream in tar_members(path, limit):
             where = f"{path}: {name}"
             if not name.lower().endswith(".png"):
                 raise ValueError(f"{where}: does not end in .png; this format holds images and nothing else")
@@ -133,7 +130,7 @@ def _read_npz(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
         with zipfile.ZipFile(content) as members:
             sizes = {info.filename: info.file_size for info in members.infolist()}
     for name, size in sizes.items():
-        _check_size(f"{where}: {name}", size, limit)
+        check_size(f"{where}: {name}", size, limit)
     with refusing(where, "is not a readable npz file"), np.load(content, allow_pickle=False) as arrays:
         return {key: arrays[key] for key in ("data", "labels")}
 
@@ -142,81 +139,3 @@ def _read_pickle(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
     with refusing(where, "is not a pickled batch"):
         batch = load_batch(stream.read(), limit)
         return {key: batch[key] for key in ("data", "labels")}
-
-
-# Members of tar and zip files, in their order, read in place
-
-
-def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """The plain files of a tar or tar.gz, of at most `limit` bytes each. Each stream must be read before the next.
-
-    tarfile accepts an archive that is truncated between two members, so the end-of-archive mark is checked here.
-    """
-    opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
-    with opened as raw:
-        with refusing(path, "is not a readable tar archive"):
-            bounded = cast(IO[bytes], _Bounded(raw, limit + 2 * TAR_BLOCK))
-            tar = tarfile.open(fileobj=bounded, mode="r:")  # noqa: SIM115 (nothing to close but `raw`)
-        while True:
-            with refusing(path, "is damaged or truncated"):
-                member = tar.next()
-                tar.members.clear()  # type: ignore[attr-defined]  # else a million of them stay in memory
-            if member is None:
-                break
-            _check_name(f"{path}: {member.name}", member.name)
-            if member.isdir():
-                continue
-            if not member.isreg():
-                raise ValueError(f"{path}: {member.name}: is a link or a device, expected a plain file")
-            _check_size(f"{path}: {member.name}", member.size, limit)
-            stream = tar.extractfile(member)
-            assert stream is not None
-            yield member.name, stream
-        with refusing(path, "is damaged or truncated"):
-            end = raw.read(TAR_BLOCK)
-            raw.read(2**20)  # the padding: gzip checks the checksum at the very end
-        if end != bytes(TAR_BLOCK):
-            raise ValueError(f"{path}: is damaged or truncated: it lacks the mark that ends a tar archive")
-
-
-class _Bounded:
-    """A file that hands out no more than `limit` bytes at a time: tarfile reads the headers of extensions at once."""
-
-    def __init__(self, file: IO[bytes], limit: int):
-        self.file, self.limit, self.seek, self.tell = file, limit, file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        """The next bytes. ValueError for more than the limit."""
-        if size > self.limit:
-            raise ValueError(f"a header declares {size:,} bytes, but this format needs at most {self.limit:,}")
-        return self.file.read(size)
-
-
-def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """The plain files of a zip, of at most `limit` bytes each; zipfile reads no more than the declared size."""
-    with refusing(path, "is not a readable zip archive, or truncated"):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        for info in archive.infolist():
-            where = f"{path}: {info.filename}"
-            _check_name(where, info.filename)
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise ValueError(f"{where}: is a link or a device, expected a plain file")
-            if info.is_dir():
-                continue
-            _check_size(where, info.file_size, limit)
-            with refusing(where, "cannot be read"):
-                stream = archive.open(info)
-            with stream:
-                yield info.filename, stream
-
-
-def _check_name(where: str, name: str) -> None:
-    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-        raise ValueError(f"{where}: this name leads out of the archive; no publisher's file has one")
-
-
-def _check_size(where: str, size: int, limit: int) -> None:
-    if not 0 <= size <= limit:
-        raise ValueError(f"{where}: declares {size:,} bytes, but this format needs at most {limit:,}")

@@ -1,11 +1,11 @@
-"""The sections of params.yaml on data: `datasets` and `embeddings`. No torch here."""
+"""The sections of params.yaml on data: `datasets`, `images` and `embeddings`. No torch here."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from pixelcnn.config import Count, Name, Positive, Section, Seed, not_one_of
+from pixelcnn.config import Count, Name, Positive, Section, Seed, Sha256, Side, not_one_of
 from pixelcnn.data import sources
 from pixelcnn.files import check_kept
 
@@ -37,6 +37,21 @@ class Download(Section):
     verify: Literal["publisher", "any"]  # the publisher's sha256 and counts, or whatever lies there
 
 
+def _of_dvc(path: str) -> str:
+    if path.startswith("~") or "://" in path:
+        raise ValueError("is not a path as DVC reads it: write it from / on, or from the folder of params.yaml on")
+    return _kept(path)
+
+
+class ClassNames(Section):
+    """Names of the classes, in a text file of the user's: one a line, in the classes' order, or ImageNet's
+    map_clsloc.txt.
+    """
+
+    path: Annotated[str, Field(min_length=1), AfterValidator(_kept)]
+    sha256: Sha256  # by which DVC sees that the file has changed
+
+
 class Preprocess(Section):
     """How a data set's images become Parquet shards and splits."""
 
@@ -45,6 +60,7 @@ class Preprocess(Section):
     ]  # of the training images, chosen by a hash of seed and pixels
     seed: Seed
     images_per_shard: Count
+    class_names: ClassNames | None  # null: the publisher's
 
 
 class Dataset(Section):
@@ -52,6 +68,39 @@ class Dataset(Section):
 
     download: Download
     preprocess: Preprocess
+
+
+class Exact(Section):
+    """Images as they are, which have one size."""
+
+    name: Literal["exact"]
+
+
+class Resized(Section):
+    """Images brought to one size: `resize` stretches them, `crop` first cuts the largest centred part of that shape."""
+
+    name: Literal["resize", "crop"]
+    height: Side
+    width: Side
+    filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]  # Pillow's
+
+
+class Images(Section):
+    """The user's own images as a data set: the stage import@NAME. Their number, classes and levels are read."""
+
+    path: Annotated[str, Field(min_length=1), AfterValidator(_of_dvc)]  # a folder, .npz, .npy, .parquet, .tar or .zip
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    licence: Annotated[str, Field(max_length=2000)]
+    citation: Annotated[str, Field(max_length=2000)]
+    size: Annotated[Exact | Resized, Field(discriminator="name")]
+    colour: Literal["read", "rgb", "grey"]  # read: grey if every image is
+    accept: list[Literal["alpha", "16-bit", "animation", "cmyk", "unreadable"]]  # what would be refused otherwise
+    labels: Literal["read", "none"]
+    class_names: ClassNames | None  # null: those of folders and files
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]  # by a hash of seed and pixels, where there is no test split
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]  # of the others, where there is no validation split
+    seed: Seed
+    images_per_shard: Count
 
 
 class Classifier(Section):
@@ -73,7 +122,7 @@ class EmbeddingsFile(Section):
     source: Literal["file"]
     dataset: Name
     path: Annotated[str, Field(min_length=1), AfterValidator(_kept)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # by which DVC sees that the file has changed
+    sha256: Sha256  # by which DVC sees that the file has changed
 
 
 Embeddings = Annotated[Classifier | EmbeddingsFile, Field(discriminator="source")]

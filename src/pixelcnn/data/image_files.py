@@ -6,6 +6,7 @@ value, so `read` returns exactly what `write` has written.
 Shapes: C channels, H rows, W columns, L levels.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,9 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from pixelcnn import files
-from pixelcnn.data.decoding import FORMATS, MAX_BYTES, decode
-
-SUFFIXES = (*FORMATS.values(), ".jpeg")
+from pixelcnn.data.decoding import MAX_BYTES, decode_picture
 
 
 def greys(levels: int) -> Tensor:
@@ -30,14 +29,22 @@ def write(path: Path, image: Tensor, levels: int) -> None:
         Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
 
 
-def read(path: Path, channels: int, levels: int, size: tuple[int, int] | None = None) -> Tensor:
+def read(
+    path: Path,
+    channels: int,
+    levels: int,
+    size: tuple[int, int] | None = None,
+    note: Callable[[str], object] = str,
+) -> Tensor:
     """An image file as integers (C, H, W) uint8, without any conversion that could lose information.
 
-    size: H and W, None for any. Raises ValueError as `pixelcnn.data.decoding.decode`, and for grey values that are not
-    levels.
+    size: H and W, None for any. note: called with each conversion that lost none, such as "palette to RGB". Raises
+    ValueError as `pixelcnn.data.decoding.decode_picture`, and for grey values that are not levels.
     """
-    pixels = torch.from_numpy(decode(files.read_bytes(path, MAX_BYTES), str(path), channels, size))
-    pixels = pixels.permute(2, 0, 1).contiguous()  # (C, H, W)
+    picture = decode_picture(files.read_bytes(path, MAX_BYTES), str(path), channels, size)
+    for change in picture.changes:
+        note(change)
+    pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1).contiguous()  # (C, H, W)
     level = torch.bucketize(pixels, greys(levels)).to(torch.uint8).clamp_(max=levels - 1)
     wrong = pixels[greys(levels)[level.long()] != pixels]
     if len(wrong):

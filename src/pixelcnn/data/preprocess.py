@@ -5,32 +5,24 @@ decided by a hash of its pixels, so the order does not matter and exact duplicat
 split is exactly the publisher's test images.
 """
 
-import hashlib
-import math
-import multiprocessing
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from pixelcnn.data.archives import decode_png
+from pixelcnn.data.class_names import named
 from pixelcnn.data.config import Dataset
 from pixelcnn.data.dataset import CARD, DatasetInfo, SplitInfo, SplitName, image_hash, write_info
+from pixelcnn.data.parallel import in_batches, map_in_order
 from pixelcnn.data.provenance import check_counts, is_comparable
 from pixelcnn.data.sources import Item, PublishedSplit, Source
-from pixelcnn.data.writer import SplitWriter
+from pixelcnn.data.writer import SplitWriter, channel_statistics, start_over, uniform
 from pixelcnn.files import read_json
 from pixelcnn.progress import progress
 
 BATCH = 256  # images that a worker process is given at a time
-IN_PROCESS = 4  # with fewer batches than this no worker is started, which would take longer than decoding them
 
 
 class Prepared(NamedTuple):
@@ -49,9 +41,8 @@ def preprocess(name: str, source: Source, settings: Dataset, archives: Path, out
     `verify` is "any".
     """
     manifest = _read_manifest(archives)
-    out.mkdir(parents=True, exist_ok=True)
-    for old in [out / CARD, *out.glob("*.parquet"), *out.glob(".*.part")]:
-        old.unlink(missing_ok=True)  # the card first: without it the folder is not a data set
+    classes = named(source.classes, settings.preprocess.class_names)
+    start_over(out)
     fraction = settings.preprocess.validation_fraction
     train, validation = _write(source, settings, archives, out, workers, "train", ("train", "validation"), fraction)
     (test,) = _write(source, settings, archives, out, workers, "test", ("test",), 0.0)
@@ -66,7 +57,7 @@ def preprocess(name: str, source: Source, settings: Dataset, archives: Path, out
         title=source.title,
         shape=source.shape,
         levels=source.levels,
-        classes=source.classes,
+        classes=classes,
         splits=splits,
         channel_means=means,
         channel_deviations=deviations,
@@ -78,24 +69,6 @@ def preprocess(name: str, source: Source, settings: Dataset, archives: Path, out
     )
     write_info(info, out / CARD)
     return info
-
-
-def is_held_out(pixels: bytes, seed: int, fraction: float) -> bool:
-    """Whether a training image is held out for validation: a pseudo-random function of `seed` and the image alone."""
-    digest = hashlib.sha256(seed.to_bytes(8, "little", signed=True) + pixels).digest()
-    return int.from_bytes(digest, "big") / 2**256 < fraction
-
-
-def channel_statistics(histogram: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel from its histogram (C, values). Sums of integers are exact, so the
-    order of the images does not matter.
-    """
-    values = np.arange(histogram.shape[1])
-    count = [int(n) for n in histogram.sum(1)]
-    means = [int(total) / n for total, n in zip(histogram @ values, count, strict=True)]
-    squares = [int(total) / n for total, n in zip(histogram @ values**2, count, strict=True)]
-    deviations = [math.sqrt(max(square - mean**2, 0)) for square, mean in zip(squares, means, strict=True)]
-    return tuple(means), tuple(deviations)
 
 
 # Streaming
@@ -122,7 +95,10 @@ def _write(
             )
             for name in names
         ]
-        for batch in _in_order(prepare, _batches(items), workers):
+        first = next(items, None)
+        is_slow = first is not None and isinstance(first[1], bytes)  # a PNG, to be decoded
+        batches = in_batches(chain([] if first is None else [first], items), BATCH)
+        for batch in map_in_order(prepare, batches, workers if is_slow else 1):
             for image in batch:
                 writers[image.held_out].add(image.pixels, image.label, image.hash_)
             bar.update(len(batch))
@@ -138,42 +114,8 @@ def prepare_batch(items: list[Item], shape: tuple[int, int, int], seed: int, fra
     prepared = []
     for name, image, label in items:
         pixels = (decode_png(image, shape, name) if isinstance(image, bytes) else image).tobytes()
-        prepared.append(Prepared(pixels, label, image_hash(pixels), is_held_out(pixels, seed, fraction)))
+        prepared.append(Prepared(pixels, label, image_hash(pixels), uniform(pixels, seed) < fraction))
     return prepared
-
-
-def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:
-    while batch := list(islice(items, BATCH)):
-        yield batch
-
-
-def _in_order(
-    work: Callable[[list[Item]], list[Prepared]], batches: Iterator[list[Item]], workers: int
-) -> Iterator[list[Prepared]]:
-    """`map(work, batches)`, in worker processes where there are many PNGs to decode."""
-    head = list(islice(batches, IN_PROCESS))
-    if workers == 1 or len(head) < IN_PROCESS or not isinstance(head[0][0][1], bytes):
-        yield from map(work, chain(head, batches))
-        return
-    # spawned, not forked: forking a process that has threads (pyarrow's) is unsafe
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from _windowed(pool, work, chain(head, batches), 2 * workers)
-
-
-def _windowed(
-    pool: ProcessPoolExecutor,
-    work: Callable[[list[Item]], list[Prepared]],
-    batches: Iterable[list[Item]],
-    window: int,
-) -> Iterator[list[Prepared]]:
-    """The results in the batches' order, with at most `window` batches in flight, which bounds the memory."""
-    pending: deque[Future[list[Prepared]]] = deque()
-    for batch in batches:
-        pending.append(pool.submit(work, batch))
-        if len(pending) == window:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _read_manifest(archives: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Write prepared splits: images one by one into Parquet shards (pixelcnn.data.dataset reads them)."""
 
+import hashlib
 import math
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelcnn.data.dataset import SplitInfo, SplitName, fingerprint, shard_schema
+from pixelcnn.data.dataset import CARD, SplitInfo, SplitName, fingerprint, shard_schema
 from pixelcnn.files import atomic
 
 ROWS_PER_GROUP = 256  # images that a writer holds in memory
@@ -109,3 +110,28 @@ class SplitWriter:
     @property
     def _file(self) -> str:
         return f"{self._split}-{len(self._shards):05d}.parquet"
+
+
+def start_over(out: Path) -> None:
+    """Make the folder of a prepared data set, without what an earlier preparation has left in it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for old in [out / CARD, *out.glob("*.parquet"), *out.glob(".*.part")]:
+        old.unlink(missing_ok=True)  # the card first: without it the folder is not a data set
+
+
+def uniform(pixels: bytes, seed: int) -> float:
+    """A number of [0, 1) that decides an image's split: a pseudo-random function of `seed` and the image alone."""
+    digest = hashlib.sha256(seed.to_bytes(8, "little", signed=True) + pixels).digest()
+    return int.from_bytes(digest, "big") / 2**256
+
+
+def channel_statistics(histogram: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel from its histogram (C, values). Sums of integers are exact, so the
+    order of the images does not matter.
+    """
+    values = np.arange(histogram.shape[1])
+    count = [int(n) for n in histogram.sum(1)]
+    means = [int(total) / n for total, n in zip(histogram @ values, count, strict=True)]
+    squares = [int(total) / n for total, n in zip(histogram @ values**2, count, strict=True)]
+    deviations = [math.sqrt(max(square - mean**2, 0)) for square, mean in zip(squares, means, strict=True)]
+    return tuple(means), tuple(deviations)

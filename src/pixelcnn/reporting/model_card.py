@@ -36,7 +36,7 @@ def model_card(
     lines += _use(described)
     lines += [
         "",
-        f"Data: {info.licence}. Cite: {info.citation}",
+        f"Data: {info.licence or 'no licence stated'}.{f' Cite: {info.citation}' if info.citation else ''}",
         f"Weights: safetensors, sha256 {described.weights_sha256}",
     ]
     return "\n".join(lines)

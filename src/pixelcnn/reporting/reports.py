@@ -11,15 +11,16 @@ from pixelcnn.schemas import BaselineReport, EvaluateReport, RegisterReport, Rep
 R = TypeVar("R", bound=Report)
 
 
-def read_preprocess(reports: Path, name: str) -> DatasetInfo:
-    """The card of a data set, from reports/preprocess/NAME.json."""
-    path, remedy = made(reports, "preprocess", f"{name}.json"), _remake("preprocess", name)
+def read_preprocess(reports: Path, name: str, stage: str = "preprocess") -> DatasetInfo:
+    """The card of a data set, from reports/preprocess/NAME.json, where `stage` has written it."""
+    path, remedy = made(reports, "preprocess", f"{name}.json", stage), _remake(stage, name)
     return check(DatasetInfo, files.read_json(path, f"{path}: no such file", remedy), f"{path} ({remedy})")
 
 
-def read_baseline(reports: Path, name: str) -> BaselineReport:
-    """The baselines' scores on a data set, from reports/baseline/NAME.json."""
-    return _read(BaselineReport, reports, "baseline", name)
+def read_baseline(reports: Path, name: str, stage: str = "baseline") -> BaselineReport:
+    """The baselines' scores on a data set, from reports/baseline/NAME.json, where `stage` has written them."""
+    path = made(reports, "baseline", f"{name}.json", stage)
+    return BaselineReport.read(path, _remake(stage, name))
 
 
 def read_train(reports: Path, name: str) -> TrainReport:
@@ -46,11 +47,14 @@ def _remake(stage: str, name: str) -> str:
     return f"run `dvc repro --force {stage}@{name}`"
 
 
-def made(reports: Path, stage: str, file: str) -> Path:
-    """The path of a file that `stage` makes, reports/STAGE/FILE, or a ValueError that says how to make it."""
-    path = reports / stage / file
+def made(reports: Path, folder: str, file: str, stage: str = "") -> Path:
+    """The path of a file that a stage makes, reports/FOLDER/FILE, or a ValueError that says how to make it.
+
+    stage: "" for the one that is called as the folder.
+    """
+    path = reports / folder / file
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; run `dvc repro {stage}@{path.stem}`")
+        raise ValueError(f"{path}: no such file; run `dvc repro {stage or folder}@{path.stem}`")
     return path
 
 

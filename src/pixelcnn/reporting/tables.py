@@ -72,12 +72,13 @@ def tables(reports: Path, params: Params) -> list[Table]:
 
     Raises ValueError naming a file that is missing or damaged and the stage that makes it.
     """
-    return [_table(reports, params, name) for name in params.datasets]
+    return [_table(reports, params, name) for name in params.prepared]
 
 
 def _table(reports: Path, params: Params, name: str) -> Table:
-    info = read_preprocess(reports, name)
-    rows = _baseline_rows(read_baseline(reports, name), name)
+    prepare, baseline = ("import", "baseline-images") if name in params.images else ("preprocess", "baseline")
+    info = read_preprocess(reports, name, prepare)
+    rows = _baseline_rows(read_baseline(reports, name, baseline), f"dvc repro {baseline}@{name}")
     rows += [_run_row(reports, key, run, info) for key, run in runs_of(params, name).items()]
     others, remark = _others(info)
     return Table(name, info, sorted(rows + others, key=lambda row: (row.given != "", row.test)), remark)
@@ -110,9 +111,8 @@ def _published_row(row: PublishedRow) -> Row:
     )
 
 
-def _baseline_rows(report: BaselineReport, name: str) -> list[Row]:
+def _baseline_rows(report: BaselineReport, command: str) -> list[Row]:
     note = "full covariance, the expectation over the dequantisation noise"
-    command = f"dvc repro baseline@{name}"
     rows = [
         _measured_row("Uniform, measured", report.uniform, command, ""),
         _measured_row("Multivariate Gaussian, measured", report.gaussian, command, note),

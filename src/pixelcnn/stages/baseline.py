@@ -10,14 +10,16 @@ from pixelcnn.stages import parse, parser, read_params, run
 
 
 def main() -> None:
-    args = parse(parser(__doc__, "an entry of `datasets`", data="the prepared data set", out="JSON file to write"))
+    entry = "an entry of `datasets` or `images`"
+    args = parse(parser(__doc__, entry, data="the prepared data set", out="JSON file to write"))
     params = read_params()
-    params.dataset(args.name)
+    params.preparation(args.name)  # refuses a name that is none
     info = read_info(args.data)
     some = spread(info.splits["train"].num_images, params.baseline.max_train_images)
     train = read_rows(args.data, "train", some).images
     test = read_split(args.data, "test").images
-    measure(train, test, info.levels, sources.load(info.source).true_nll).write(args.out)
+    true_nll = sources.load(info.source).true_nll if info.source in sources.NAMES else None
+    measure(train, test, info.levels, true_nll).write(args.out)
 
 
 if __name__ == "__main__":

@@ -167,11 +167,11 @@ def pack(name: str, params: Params, model: Path, reports: Path, out: Path) -> No
     package = of_run(name, params, model, reports)
     checkpoint.load(model)  # refuses damaged weights before anything is written
     run = params.run(name)
-    preprocess = params.datasets[params.images_of(run.dataset)].preprocess
+    preparation = params.preparation(params.images_of(run.dataset)).model_dump(exclude={"path", "class_names"})
     packed = PackedRun.model_validate(
         {
             "run": name,
-            "params": {"preprocess": preprocess.model_dump(), "run": run.model_dump()},
+            "params": {"preprocess": preparation, "run": run.model_dump()},
             "scores": package.scores,
             "train": read_train(reports, name),
         }
