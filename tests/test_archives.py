@@ -268,7 +268,7 @@ BAD_INPUT = {
     "flipped byte in a zip": (BOX, _flipped_zip, r"val\.zip: val_data: is not a pickled batch"),
     "link in a zip": (BOX, _zip_link, "val_data: is a link or a device"),
     "climbing name in a zip": (BOX, _zip({"../val_data": b""}), r"\.\./val_data: this name leads out"),
-    "zip bomb": (BOX, _zip({"val_data": bytes(10**8)}), "val_data: declares 100,000,000 bytes, but this format needs"),
+    "zip bomb": (BOX, _zip({"val_data": bytes(10**8)}), "val_data: declares 100,000,000 bytes, but at most"),
     "npz bomb": (BOX, _npz_bomb, r"val_data\.npz: data\.npy: declares 100,000,000 bytes"),
     "npz of objects": (BOX, _npz_of_objects, r"val_data\.npz: is not a readable npz file: Object arrays cannot"),
     "not an npz": (BOX, _npz({"val_data.npz": b"x"}), r"val_data\.npz: is not a readable npz file"),

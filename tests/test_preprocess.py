@@ -73,11 +73,22 @@ def pixels(folder: Path, split: Any) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("cifar10", "pickle"), (OLD, "png"), ("imagenet32_box2017", "pickle"), ("imagenet32_box2017", "npz")],
+    [
+        ("cifar10", "pickle"),
+        (OLD, "png"),
+        ("imagenet32_box2017", "pickle"),
+        ("imagenet32_box2017", "npz"),
+        ("cifar100", "pickle"),
+        ("mnist", "idx"),
+        ("fashion_mnist", "idx"),
+        ("svhn", "mat"),
+        ("binarized_mnist", "amat"),
+    ],
 )
 def test_every_image_of_every_format_is_in_exactly_one_split(name: str, kind: str, tmp_path: Path) -> None:
     card = prepare(archives(tmp_path / "raw", name, kind), tmp_path / "out", source=tiny(name), verify="publisher")
-    expected = {image.tobytes(): label for image, label in zip(IMAGES["train"], LABELS["train"], strict=True)}
+    images = publishers.images_of(tiny(name), "train")
+    expected = {image.tobytes(): label for image, label in zip(images, LABELS["train"], strict=True)}
     found: dict[bytes, int] = {}
     for split in ("train", "validation"):
         data = read_split(tmp_path / "out", split)
@@ -87,7 +98,7 @@ def test_every_image_of_every_format_is_in_exactly_one_split(name: str, kind: st
         found |= dict(zip(pixels(tmp_path / "out", split), labels, strict=True))
     assert found == expected
     assert card.splits["train"].num_images + card.splits["validation"].num_images == 40
-    assert pixels(tmp_path / "out", "test") == [image.tobytes() for image in IMAGES["test"]]
+    assert pixels(tmp_path / "out", "test") == [image.tobytes() for image in publishers.images_of(tiny(name), "test")]
     assert (read_split(tmp_path / "out", "test").labels is None) == (name == OLD)
 
 
@@ -117,9 +128,7 @@ def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path: Path, m
     monkeypatch.setattr(parallel, "IN_PROCESS", 1)
     started = []
     original = parallel.ProcessPoolExecutor
-    monkeypatch.setattr(
-        preprocessing, "ProcessPoolExecutor", lambda *given: started.append(given[0]) or original(*given)
-    )
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", lambda *given: started.append(given[0]) or original(*given))
     raw = archives(tmp_path / "raw")
     for workers in (1, 2):
         prepare(raw, tmp_path / str(workers), workers=workers)
@@ -165,11 +174,11 @@ def test_a_validation_split_without_images_is_refused(tmp_path: Path) -> None:
     [
         ("same", "any", 10, True, "the 10 test images are the published ones, so are the training images"),
         ("other train", "any", 10, True, "the 10 test images are the published ones, not all of the training images"),
-        ("none", "publisher", 10, True, "every archive has the publisher's sha256"),
+        ("none", "publisher", 10, True, "every archive has the publisher's checksum"),
         ("none", "any", 49, False, "a sample: 10 test images, the publisher's test split has 49"),
         ("none", "any", 9, False, "10 test images, the publisher's test split has 9"),
         ("other", "any", 10, False, "10 test images as published, but not the same ones"),
-        ("none", "any", 10, False, "train_32x32.tar, valid_32x32.tar could not be verified by a published sha256"),
+        ("none", "any", 10, False, "train_32x32.tar, valid_32x32.tar could not be verified by a published checksum"),
     ],
 )
 def test_a_data_set_is_comparable_only_if_its_images_are_the_published_ones(

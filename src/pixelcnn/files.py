@@ -183,8 +183,13 @@ def _refuse_constant(name: str) -> None:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hex, read in pieces."""
+    return checksum_of(path, "sha256")
+
+
+def checksum_of(path: Path, algorithm: str) -> str:
+    """The checksum of a file's content, in hex, read in pieces."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def sha256_of_folder(folder: Path, pattern: str) -> str:

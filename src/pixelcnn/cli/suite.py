@@ -17,7 +17,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="one of those that --list prints")
     parser.add_argument("--list", action="store_true", help="the suites and what they are for")
     parser.add_argument(
-        "--origin", type=places.origin, help="a folder with the archives, or the URL of one (default: the publisher's)"
+        "--origin",
+        type=places.origin,
+        help="a folder with the archives, or its URL (default: the publisher's); for the suite images: your images",
     )
     parser.add_argument(
         "--verify",
@@ -48,6 +50,7 @@ def _with_source(text: str, origin: str | None, verify: str) -> str:
     """A suite's text with the archives from `origin`: a URL, a folder, or None for the publisher."""
     if origin:
         text = re.sub(r"origin: publisher", lambda _: f"origin: {json.dumps(origin)}", text)
+        text = text.replace('path: "photographs"', f"path: {json.dumps(origin, ensure_ascii=False)}")  # suite images
     return text.replace("verify: publisher", f"verify: {verify}")
 
 

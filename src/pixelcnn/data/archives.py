@@ -7,8 +7,10 @@ caller may spread it over processes.
 Shapes: N rows of a batch, C channels, H rows, W columns.
 """
 
+import gzip
 import io
 import math
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -26,6 +28,7 @@ from pixelcnn.files import excerpt
 Image = npt.NDArray[np.uint8]
 
 CIFAR10_BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
+IDX_BYTES = 0x800  # the type of idx files of unsigned bytes; the last digit is the number of dimensions
 IMAGENET_BATCHES = {"train": tuple(f"train_data_batch_{k}" for k in range(1, 11)), "test": ("val_data",)}
 
 
@@ -42,6 +45,31 @@ def decode_png(png: bytes, shape: tuple[int, int, int], name: str) -> Image:
 def read_cifar10(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
     """Read CIFAR-10: batches of planar rows, Python 2 pickles in a tar.gz."""
     yield from _batches(source, folder, split, CIFAR10_BATCHES[split], tar_members)
+
+
+def read_cifar100(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Read CIFAR-100, laid out as CIFAR-10 with a batch for each split, by its fine labels."""
+    yield from _batches(source, folder, split, (split,), tar_members, "fine_labels")
+
+
+def read_idx(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
+    """Read MNIST's idx format: of each split a gzipped file of images (N, H, W) and one of labels (N,)."""
+    images, labels = (folder / archive.file for archive in source.files_in(folder, split))
+    most = source.num_images[split]
+    data, numbers = _idx(images, 3, most * math.prod(source.shape)), _idx(labels, 1, most)
+    yield from labelled_rows(source, str(images), data.reshape(len(data), -1), numbers.astype(np.int64))
+
+
+def _idx(path: Path, ndim: int, limit: int) -> Image:
+    """An array of unsigned bytes with so many dimensions, of at most `limit` elements."""
+    with refusing(path, "is not a readable idx file"), gzip.open(path) as file:
+        kind, *shape = struct.unpack(f">{ndim + 1}I", file.read(4 * (ndim + 1)))
+        if kind != IDX_BYTES | ndim or math.prod(shape) > limit:
+            raise ValueError(f"is of type {kind:#x} and shape {tuple(shape)}, expected {IDX_BYTES | ndim:#x}")
+        content = file.read(math.prod(shape) + 1)
+        if len(content) != math.prod(shape):
+            raise ValueError(f"the bytes of its shape {tuple(shape)} are not all there, or not alone")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def read_downsampled_imagenet(source: Source, folder: Path, split: PublishedSplit) -> Iterator[Item]:
@@ -78,6 +106,7 @@ def _batches(
     split: PublishedSplit,
     wanted: tuple[str, ...],
     members: Callable[[Path, int], Iterator[tuple[str, IO[bytes]]]],
+    labels: str = "labels",
 ) -> Iterator[Item]:
     """The rows of the `wanted` batches, each of which must occur exactly once in the split's archives."""
     archives, limit = source.files_in(folder, split), _batch_limit(source, split, len(wanted))
@@ -92,8 +121,9 @@ def _batches(
             if batch in seen:
                 raise ValueError(f"{where}: the batch {batch} is there twice")
             seen.add(batch)
-            content = _read_npz(stream, where, limit) if suffix == ".npz" else _read_pickle(stream, where, limit)
-            yield from labelled_rows(source, where, content["data"], content["labels"])
+            read = _read_npz if suffix == ".npz" else _read_pickle
+            content = read(stream, where, limit, ("data", labels))
+            yield from labelled_rows(source, where, content["data"], content[labels])
             del content  # frees the memory before the next batch is read
     if missing := [batch for batch in wanted if batch not in seen]:
         paths = ", ".join(str(folder / archive.file) for archive in archives)
@@ -124,7 +154,7 @@ def _labels(source: Source, where: str, labels: Any, num_rows: int) -> list[int]
     return [label - first for label in values]
 
 
-def _read_npz(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
+def _read_npz(stream: IO[bytes], where: str, limit: int, keys: tuple[str, ...]) -> dict[str, Any]:
     with refusing(where, "is not a readable npz file"):
         content = io.BytesIO(stream.read())
         with zipfile.ZipFile(content) as members:
@@ -132,10 +162,10 @@ def _read_npz(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
     for name, size in sizes.items():
         check_size(f"{where}: {name}", size, limit)
     with refusing(where, "is not a readable npz file"), np.load(content, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in ("data", "labels")}
+        return {key: arrays[key] for key in keys}
 
 
-def _read_pickle(stream: IO[bytes], where: str, limit: int) -> dict[str, Any]:
+def _read_pickle(stream: IO[bytes], where: str, limit: int, keys: tuple[str, ...]) -> dict[str, Any]:
     with refusing(where, "is not a pickled batch"):
         batch = load_batch(stream.read(), limit)
-        return {key: batch[key] for key in ("data", "labels")}
+        return {key: batch[key] for key in keys}

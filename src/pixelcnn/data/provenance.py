@@ -23,7 +23,7 @@ def is_comparable(
     """Whether likelihoods on this test split are comparable with published ones, and the reason.
 
     They are if the images have the published fingerprint, or if all archives of the `manifest` have the publisher's
-    sha256.
+    checksum.
     """
     expected, found = source.num_images["test"], splits["test"].num_images
     if source.fingerprints.get("test") == splits["test"].fingerprint:
@@ -31,7 +31,7 @@ def is_comparable(
         others = "so are" if same == source.fingerprints.get("train") else "not all of"
         return True, f"the {found:,} test images are the published ones, {others} the training images"
     if manifest and all(entry["verified"] == "publisher" for entry in manifest.values()):
-        return True, "every archive has the publisher's sha256"
+        return True, "every archive has the publisher's checksum"
     if found != expected:
         kind = "a sample: " if found < expected else ""
         return False, f"{kind}{found:,} test images, the publisher's test split has {expected:,}"
@@ -40,7 +40,7 @@ def is_comparable(
     if not manifest:
         return False, f"{found:,} test images as stated, but no fingerprint of them is known"
     unknown = ", ".join(sorted(file for file, entry in manifest.items() if entry["verified"] != "publisher"))
-    return False, f"{found:,} test images as published, but {unknown} could not be verified by a published sha256"
+    return False, f"{found:,} test images as published, but {unknown} could not be verified by a published checksum"
 
 
 def _published_count(splits: Mapping[SplitName, SplitInfo], published: PublishedSplit) -> int:

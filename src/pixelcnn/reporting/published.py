@@ -5,10 +5,12 @@ A row belongs to one source of pixelcnn.data.sources, whose name includes the re
 van den Oord et al. 2016 and on those of Chrabaszcz et al. 2017 never share a table. No torch here.
 """
 
+import math
 from dataclasses import dataclass
 
 CIFAR10 = "cifar10"
 IMAGENET32, IMAGENET64 = "imagenet32_vdo2016", "imagenet64_vdo2016"
+BINARY_MNIST = "binarized_mnist"
 BOX32, BOX64 = "imagenet32_box2017", "imagenet64_box2017"
 
 
@@ -36,6 +38,7 @@ PIXELRNN = "van den Oord et al. 2016, arXiv:1601.06759"
 GATED = "van den Oord et al. 2016, arXiv:1606.05328"
 NICE = "Dinh et al. 2014, arXiv:1410.8516"
 DIFFUSION = "Sohl-Dickstein et al. 2015, arXiv:1503.03585"
+DARN = "Gregor et al. 2013, arXiv:1310.8499"
 DRAW = "Gregor et al. 2015, arXiv:1502.04623"
 DEEP_GMM = "van den Oord & Schrauwen 2014, NeurIPS"
 CONV_DRAW = "Gregor et al. 2016, arXiv:1604.08772"
@@ -62,6 +65,12 @@ PERCEIVER_AR = "Hawthorne et al. 2022, arXiv:2202.07765"
 EFFICIENT_VDVAE = "Hazami et al. 2022, arXiv:2203.13751"
 FLOW_MATCHING = "Lipman et al. 2022, arXiv:2210.02747"
 MD4 = "Shi et al. 2024, arXiv:2406.04329"
+
+
+def _binary_mnist(model: str, reference: str, nats: float, bound: bool = False, note: str = "") -> PublishedRow:
+    """A result on binarised MNIST, of which papers report nats."""
+    return PublishedRow(BINARY_MNIST, model, reference, nats / (28 * 28 * math.log(2)), bound=bound, note=note)
+
 
 ROWS = (
     PublishedRow(CIFAR10, "Uniform", PIXELRNN, 8.00, parameters=0),
@@ -131,4 +140,8 @@ ROWS = (
     PublishedRow(BOX64, "DenseFlow", DENSEFLOW, 3.35, bound=True, parameters=130_000_000),
     PublishedRow(BOX64, "Flow Matching", FLOW_MATCHING, 3.31, note="of a continuous density, dequantised"),
     PublishedRow(BOX64, "Efficient-VDVAE", EFFICIENT_VDVAE, 3.30, bound=True),
+    _binary_mnist("DARN", DARN, 84.13, note="an estimate, as the PixelRNN paper prints it"),
+    _binary_mnist("PixelCNN", PIXELRNN, 81.30),
+    _binary_mnist("DRAW", DRAW, 80.97, bound=True),
+    _binary_mnist("Diagonal BiLSTM (PixelRNN), 7 layers", PIXELRNN, 79.20),
 )

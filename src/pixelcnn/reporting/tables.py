@@ -50,6 +50,7 @@ class Row:
     source: str
     note: str
     cost: str = ""
+    nats: float | None = None  # per image, as papers report binary images
     standard_error: float | None = None  # of the mean over the test images
     train: float | None = None
     num_images: int | None = None
@@ -81,7 +82,10 @@ def _table(reports: Path, params: Params, name: str) -> Table:
     rows = _baseline_rows(read_baseline(reports, name, baseline), f"dvc repro {baseline}@{name}")
     rows += [_run_row(reports, key, run, info) for key, run in runs_of(params, name).items()]
     others, remark = _others(info)
-    return Table(name, info, sorted(rows + others, key=lambda row: (row.given != "", row.test)), remark)
+    rows += others
+    if info.levels == 2:
+        rows = [replace(row, nats=row.test * math.prod(info.shape) * math.log(2)) for row in rows]
+    return Table(name, info, sorted(rows, key=lambda row: (row.given != "", row.test)), remark)
 
 
 def runs_of(params: Params, dataset: str) -> dict[str, Run]:
@@ -171,12 +175,17 @@ class Column:
 
 
 def _bits(row: Row, value: float | None) -> str:
-    return "" if value is None else f"{value:.{3 if row.ours else 2}f}"
+    return "" if value is None else f"{value:.{3 if row.ours or row.nats is not None else 2}f}"
+
+
+def _test(row: Row) -> str:
+    bound, nats = "≤ " if row.bound else "", "" if row.nats is None else f" ({row.nats:.2f} nats)"
+    return f"{bound}{_bits(row, row.test)}{nats}"
 
 
 COLUMNS = (
     Column("model", "model", lambda row: row.model),
-    Column("test, bits/dim", "test", lambda row: ("≤ " if row.bound else "") + _bits(row, row.test), "bits"),
+    Column("test, bits/dim", "test", _test, "bits"),
     Column("±", "±", lambda row: _bits(row, row.standard_error), "number"),
     Column("train, bits/dim", "train", lambda row: _bits(row, row.train), "bits"),
     Column("test images", "test images", lambda r: "" if r.num_images is None else f"{r.num_images:,}", "number"),
@@ -269,7 +278,7 @@ def _terminal_line(row: Row) -> list[str]:
 def _padded(column: Column, row: Row) -> str:
     """A cell, in which two decimals are aligned with the first two of three."""
     text = column.text(row)
-    return text if row.ours or not text or column.kind != "bits" else f"{text} "
+    return text if row.ours or row.nats is not None or not text or column.kind != "bits" else f"{text} "
 
 
 def _short(text: str, width: int) -> str:

@@ -30,12 +30,18 @@ NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if
 
 @dataclass(frozen=True)
 class Archive:
-    """A publisher's file. `sha256` and `num_bytes` are None where nobody has published them."""
+    """A publisher's file. Checksums and `num_bytes` are None where nobody has published them."""
 
     file: str
     url: str
     sha256: str | None = None
     num_bytes: int | None = None
+    md5: str | None = None
+
+    @property
+    def checksum(self) -> tuple[str, str | None]:
+        """The algorithm of the published checksum, and that checksum."""
+        return ("md5", self.md5) if self.sha256 is None and self.md5 is not None else ("sha256", self.sha256)
 
 
 @dataclass(frozen=True)
