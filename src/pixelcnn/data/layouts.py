@@ -209,9 +209,9 @@ def _arrays(path: Path, names: list[str], with_labels: bool) -> Layout:
     def read() -> Iterator[Found]:
         for split, array in images.items():
             ours = numbered.get(split)
-            for row, pixels in enumerate(_rows(path, array)):
+            for row, pixels in enumerate(_rows(path, array)):  # (H, W, C)
                 label = None if ours is None else ours[row]
-                yield Found(f"{path}: {array.name}[{row}]", _height_width_channels(pixels), split, label)
+                yield Found(f"{path}: {array.name}[{row}]", pixels, split, label)
 
     return Layout(sum(each.shape[0] for each in images.values()), classes, read, are_files=False)
 
@@ -253,24 +253,30 @@ def _check_array(path: Path, array: _Array) -> None:
             f"{where}: is {array.dtype} {array.shape}, expected uint8 with 0 ... 255"
             + ("; of values in [0, 1] save (255 * x).round().astype('uint8')" if array.dtype.kind == "f" else "")
         )
-    sides = array.shape[1:]
-    channels = [axis for axis in (1, 3) if len(sides) == 3 and array.shape[axis] in (1, 3, 4)]
-    if len(array.shape) > 4 or (len(sides) == 3 and len(channels) != 1) or min(sides) < 1:
+    if (
+        len(array.shape) not in (3, 4)
+        or min(array.shape[1:]) < 1
+        or (len(array.shape) == 4 and not _channel_axis(array))
+    ):
         raise ValueError(
             f"{where}: is {array.shape}: which axis is that of the channels, 1, 3 or 4? Expected "
             "(N, H, W, C), (N, C, H, W) or (N, H, W)"
         )
 
 
-def _height_width_channels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    if pixels.ndim == 2:
-        return pixels[:, :, None]
-    return pixels if pixels.shape[2] in (1, 3, 4) else pixels.transpose(1, 2, 0)
+def _channel_axis(array: _Array) -> int | None:
+    """Which axis of (N, H, W, C) or (N, C, H, W) is C: the one of 1 or 3, or else of 4; None where both may be."""
+    for channels in ((1, 3), (4,)):
+        axes = [axis for axis in (1, 3) if array.shape[axis] in channels]
+        if axes:
+            return axes[0] if len(axes) == 1 else None
+    return None
 
 
 def _rows(path: Path, array: _Array) -> Iterator[npt.NDArray[np.uint8]]:
-    """The rows of an array of images, some at a time, whatever its size."""
+    """The images (H, W, C) of an array, some read at a time, whatever its size."""
     width = math.prod(array.shape[1:])
+    order = (0, 2, 3, 1) if len(array.shape) == 4 and _channel_axis(array) == 1 else None
     with refusing(f"{path}: {excerpt(array.name)}", "cannot be read"), _open_array(path, array.name) as stream:
         _header(stream)
         for start in range(0, array.shape[0], ROWS):
@@ -278,7 +284,8 @@ def _rows(path: Path, array: _Array) -> Iterator[npt.NDArray[np.uint8]]:
             content = stream.read(num * width)
             if len(content) < num * width:
                 raise ValueError(f"ends after image {start + len(content) // width:,} of {array.shape[0]:,}")
-            yield from np.frombuffer(content, np.uint8).reshape(num, *array.shape[1:])
+            images = np.frombuffer(content, np.uint8).reshape(num, *array.shape[1:])
+            yield from images[..., None] if images.ndim == 3 else images if order is None else images.transpose(order)
 
 
 def _array_labels(path: Path, array: _Array, images: _Array) -> list[int]:
