@@ -191,7 +191,7 @@ def test_levels_are_read(tmp_path: Path) -> None:
     folder = write(tmp_path / "bits", bits)
     info, notes, out = imported(folder)
     assert (info.levels, int(read_split(out, "train").images.max())) == (2, 1)
-    assert notes[1] == "converted: 9 1 bit to black and white"
+    assert notes[1] == "converted: 9 black and white to grey"
 
 
 def test_sizes_are_made_alike_as_params_say() -> None:
@@ -329,7 +329,7 @@ def animated(kind: str) -> bytes:
 INPUTS: dict[str, tuple[bytes, str]] = {  # content; what is done, or why it is refused
     "rgb.png": (file(RGB), "as it is"),
     "grey.png": (file(GREY), "as it is"),
-    "1-bit.png": (file(GREY.convert("1")), "1 bit to black and white"),
+    "1-bit.png": (file(GREY.convert("1")), "black and white to grey"),
     "palette.png": (file(RGB.quantize(16)), "palette to RGB"),
     "grey palette.png": (file(GREY.convert("P")), "palette to grey"),
     "palette.gif": (file(RGB.quantize(16), "GIF"), "palette to RGB"),
@@ -347,7 +347,7 @@ INPUTS: dict[str, tuple[bytes, str]] = {  # content; what is done, or why it is 
     "opaque.webp": (file(ALPHA, "WEBP", lossless=True), "as it is"),
     "rgb.bmp": (file(RGB, "BMP"), "as it is"),
     "grey.bmp": (file(GREY, "BMP"), "as it is"),
-    "1-bit.bmp": (file(GREY.convert("1"), "BMP"), "1 bit to black and white"),
+    "1-bit.bmp": (file(GREY.convert("1"), "BMP"), "black and white to grey"),
     "rgb.tif": (file(RGB, "TIFF"), "as it is"),
     "lzw.tiff": (file(RGB, "TIFF", compression="tiff_lzw"), "as it is"),
     "rgb.ppm": (file(RGB, "PPM"), "as it is"),

@@ -245,7 +245,7 @@ def _eight_bits(where: str, image: Image.Image, accept: Collection[str], changes
         changes.append("palette to grey" if grey else "palette to RGB")
         return np.ascontiguousarray(pixels[:, :, :1]) if grey else pixels
     if mode == "1":
-        changes.append("1 bit to black and white")
+        changes.append("black and white to grey")
     pixels = np.array(image.convert("L" if mode in ("1", "L") or image.mode == "L" else "RGB"))
     return pixels.reshape(*pixels.shape[:2], -1)
 
@@ -255,9 +255,13 @@ def _check_png(where: str, content: bytes, accept: Collection[str]) -> None:
     names: list[bytes] = []
     position, data = len(PNG), bytearray()
     while names[-1:] != [b"IEND"]:
-        with refusing(where, "is damaged or cut off"):
-            length, name = struct.unpack_from(">I4s", content, position)
-            (checksum,) = struct.unpack_from(">I", content, position + 8 + length)
+        if (
+            len(content) < position + 12
+            or len(content) < position + 12 + struct.unpack_from(">I", content, position)[0]
+        ):
+            raise ValueError(f"{where}: is damaged or cut off")
+        length, name = struct.unpack_from(">I4s", content, position)
+        (checksum,) = struct.unpack_from(">I", content, position + 8 + length)
         body = content[position + 8 : position + 8 + length]
         if zlib.crc32(name + body) != checksum:
             raise ValueError(f"{where}: is damaged: the checksum of its chunk {name!r} is wrong")
