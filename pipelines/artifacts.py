@@ -15,7 +15,7 @@ MAX_BYTES = 2_000_000  # of a picture, since artifacts are stored in Prefect's d
 def publish(stage: Stage) -> None:
     """Create an artifact for each table and picture of a stage, with the stage's and the file's name as key."""
     for path in _shown(stage):
-        key = re.sub(r"[^a-z0-9]+", "-", f"{stage.name.partition('@')[0]}-{path.stem}".lower())
+        key = re.sub(r"[^a-z0-9]+", "-", f"{stage.kind}-{path.stem}".lower())
         text = path.read_text(encoding="utf-8") if path.suffix == ".md" else picture(path, path.stem)
         create_markdown_artifact(text, key=key, description=f"{path.name}, by {stage.name}")
 

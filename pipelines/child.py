@@ -35,6 +35,12 @@ COMMAND_FAILED = re.compile(
     r"failed to run: .*, exited with (-?\d+)$"
 )  # DVC's message; its own exit code is always 255
 
+# What DVC advises after each stage, for somebody at a terminal; and lines without a word
+ADVICE = re.compile(
+    r"|To track the changes with git, run:|\tgit add .*|To enable auto staging, run:|\tdvc config core\.autostage true"
+    r"|Use `dvc push` to send your updates to remote storage\."
+)
+
 
 class StageError(RuntimeError):
     """A stage failed; has its name and the exit code of its command."""
@@ -66,7 +72,7 @@ def lifeline() -> Iterator[int]:
 
 
 def run(stage: "Stage", folder: Path, inherited: tuple[int, ...], log: Callable[[str], object]) -> None:
-    """Run a stage in `folder` and `log` each line of its output. Raises StageError when it fails.
+    """Run a stage in `folder` and `log` each line of its output but ADVICE. Raises StageError when it fails.
 
     inherited: file descriptors for the stage's processes, the lifeline first.
     """
@@ -87,7 +93,8 @@ def run(stage: "Stage", folder: Path, inherited: tuple[int, ...], log: Callable[
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            log(line.rstrip())
+            if not ADVICE.fullmatch(line.rstrip()):
+                log(line.rstrip())
     if process.returncode < 0:  # the supervisor was killed: end the rest of its group
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)

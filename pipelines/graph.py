@@ -34,6 +34,16 @@ class Stage:
     policy: Policy
     outs: tuple[Path, ...]
 
+    @property
+    def kind(self) -> str:
+        """The name without the entry: `train` of train@digits-gated."""
+        return self.name.partition("@")[0]
+
+    @property
+    def entry(self) -> str:
+        """The entry of params.yaml: `digits-gated` of train@digits-gated; "" where a stage has none."""
+        return self.name.partition("@")[2]
+
 
 def stale(targets: Sequence[str], folder: Path) -> list[Stage]:
     """The stages that `dvc repro TARGETS` in `folder` would run, each after those that it depends on.

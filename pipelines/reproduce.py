@@ -11,13 +11,18 @@ from typing import Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
-from pipelines import graph, work
+from pipelines import graph, servers, work
 
 NOTHING = "nothing to do: DVC finds every stage up to date"
 
 
-@flow(name="reproduce")
+def _run_name() -> str:
+    return work.run_name("reproduce", flow_run.parameters["targets"] or ["what is stale"])
+
+
+@flow(name="reproduce", flow_run_name=_run_name)
 def reproduce(targets: list[str] = []) -> None:  # noqa: B006 (Prefect makes a form of the signature)
     """Run the stale stages of DVC's graph.
 
@@ -33,6 +38,7 @@ def reproduce(targets: list[str] = []) -> None:  # noqa: B006 (Prefect makes a f
 
 def run(call: Callable[[], Any]) -> None:
     """Call a flow from the command line. Exit code 0 when it completed, 1 when it failed, 2 for invalid input."""
+    servers.guard()
     try:
         state = call()
     except ValueError as error:

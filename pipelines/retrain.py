@@ -14,6 +14,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from pipelines import artifacts, challenger, graph, work
 from pipelines.reproduce import NOTHING, run
@@ -24,7 +25,12 @@ from pixelcnn.tracking import registry
 REGISTER = "register"  # the stage that registers a run's model and writes a RegisterReport
 
 
-@flow(name="retrain")
+def _run_name() -> str:
+    given = flow_run.parameters
+    return work.run_name("retrain", given["runs"] or ["all runs"]) + (", with a new seed" if given["force"] else "")
+
+
+@flow(name="retrain", flow_run_name=_run_name)
 def retrain(runs: list[str] = [], force: bool = False) -> None:  # noqa: B006 (Prefect makes a form of the signature)
     """Train the runs that are stale, and compare each new model with its champion.
 
@@ -77,8 +83,8 @@ def _target(name: str) -> str:
 def _show_decisions(stages: Sequence[graph.Stage]) -> None:
     """An artifact for each report that these stages have written: decision, scores and samples of both models."""
     for stage in stages:
-        kind, _, name = stage.name.partition("@")
-        for path in [out for out in stage.outs if kind == REGISTER and out.exists()]:
+        name = stage.entry
+        for path in [out for out in stage.outs if stage.kind == REGISTER and out.exists()]:
             report = RegisterReport.read(path, f"run `dvc repro --force {stage.name}`")
             if not report.registered:
                 get_run_logger().info("%s: not registered: %s", name, report.reason)

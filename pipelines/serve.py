@@ -6,14 +6,24 @@ python -m pipelines.serve --cron "0 3 * * *"
 import argparse
 
 from prefect import serve
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
+from pydantic import ValidationError
 
-from pipelines.reproduce import reproduce
+from pipelines.reproduce import reproduce, run
 from pipelines.retrain import retrain
+from pixelcnn.files import excerpt
 
 
 def deployments(cron: str) -> list[RunnerDeployment]:
-    """`retrain` on the schedule, `reproduce` on demand."""
+    """`retrain` on the schedule, `reproduce` on demand. ValueError for what is not a cron expression."""
+    try:
+        CronSchedule(cron=cron)
+    except ValidationError:
+        raise ValueError(
+            f"--cron: {excerpt(repr(cron))} is not a cron expression, which has five fields (minute, hour, day of the "
+            "month, month, day of the week), such as '0 3 * * *' for three o'clock every night"
+        ) from None
     # to_deployment refers to the file; a pickled flow would get copies of its module's globals
     nightly = retrain.to_deployment("scheduled", description="On schedule: what is stale", cron=cron)
     by_hand = reproduce.to_deployment("on-demand", description="What is stale, now")
@@ -28,7 +38,7 @@ def main() -> None:
     parser.add_argument("--cron", required=True, help='when to retrain, such as "0 3 * * *"')
     args = parser.parse_args()
     # Not paused on shutdown: the next start would not resume the schedule, and SIGTERM would hang (Prefect 3.8)
-    serve(*deployments(args.cron), limit=1, pause_on_shutdown=False)
+    run(lambda: serve(*deployments(args.cron), limit=1, pause_on_shutdown=False))
 
 
 if __name__ == "__main__":

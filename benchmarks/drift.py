@@ -1,0 +1,109 @@
+"""False alarms and power of the drift test (pixelcnn.evaluation.drift): of a model's images, and of changed ones.
+
+    python benchmarks/drift.py score cifar10 data/prepared/cifar10 --other data/prepared/imagenet32 -o drift.parquet
+    python benchmarks/drift.py test drift.parquet
+
+`score` measures the NLLs of the first test images as they are, of changed versions of them, and of another data set,
+under a model that comes with pixelcnn, with the model's own test scores beside them. `test` draws nights of them at
+random and prints two tables; it needs no model.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from tabulate import tabulate
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+import pixelcnn
+from pixelcnn import pretrained
+from pixelcnn.api import Model
+from pixelcnn.data.dataset import read_split
+from pixelcnn.evaluation import drift
+from pixelcnn.progress import progress
+from pixelcnn.tracking.model_package import unpack
+
+NIGHTS, SIZES, ALPHA = 30, (50, 200), 0.05
+REFERENCE = "test scores"  # the kind of the rows that a registry has
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    score = commands.add_parser("score")
+    score.add_argument("model", choices=list(pretrained.folders()))
+    score.add_argument("data", type=Path, help="the model's prepared data set")
+    score.add_argument("--other", type=Path, required=True, help="another one, with images of the same size")
+    score.add_argument("--num", type=int, default=400, help="images of each kind (default: %(default)s)")
+    score.add_argument("-o", "--out", type=Path, required=True)
+    score.set_defaults(run=_score)
+    test = commands.add_parser("test")
+    test.add_argument("scores", type=Path, help="what `score` has written")
+    test.add_argument("--repeats", type=int, default=2000, help="simulations of each number (default: %(default)s)")
+    test.set_defaults(run=_test)
+    args = parser.parse_args()
+    args.run(args)
+
+
+# Changed images, uint8 (N, C, H, W) of 256 levels
+
+
+def blurred(x: Tensor) -> Tensor:
+    """A Gaussian of one pixel's deviation."""
+    weights = torch.exp(-torch.arange(-3, 4) ** 2 / 2.0)
+    kernel = (weights / weights.sum()).expand(x.shape[1], 1, 1, 7)
+    wide = conv2d(pad(x.float(), (3, 3, 0, 0), "replicate"), kernel, groups=x.shape[1])
+    return _rounded(conv2d(pad(wide, (0, 0, 3, 3), "replicate"), kernel.transpose(2, 3), groups=x.shape[1]))
+
+
+def noisy(x: Tensor) -> Tensor:
+    """Gaussian noise of two levels."""
+    return _rounded(x + 2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.round().clamp(0, 255).to(torch.uint8)
+
+
+KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mirrored": lambda x: x.flip(3),  # as half of the images in training: no drift
+    "upside down": lambda x: x.flip(2),
+    "inverted": lambda x: 255 - x,
+    "blurred": blurred,
+    "noise": noisy,
+    "half the contrast": lambda x: _rounded(x / 2 + 64),
+}
+
+
+def _score(args: argparse.Namespace) -> None:
+    model, package = pixelcnn.load(args.model), unpack(pretrained.folders()[args.model])
+    known = pd.read_parquet(package.nll)
+    known = known[(known.split == "test") & (known.image >= args.num)]  # not those that are changed below
+    tables = [pd.DataFrame({"kind": REFERENCE, "bits_per_dim": known.bits_per_dim})]
+    images = read_split(args.data, "test").images[: args.num]
+    for kind, change in KINDS.items():
+        tables.append(_bits(model, kind, change(images)))
+    tables.append(_bits(model, args.other.name, read_split(args.other, "test").images[: args.num]))
+    pd.concat(tables).to_parquet(args.out, index=False)
+
+
+def _bits(model: Model, kind: str, images: Tensor) -> pd.DataFrame:
+    with progress(kind, len(images), "images") as bar:
+        parts = []
+        for part in images.split(50):
+            parts.append(model.bits_per_dim(part))
+            bar.update(len(part))
+    return pd.DataFrame({"kind": kind, "bits_per_dim": torch.cat(parts).numpy()})
+
+
+def _test(args: argparse.Namespace) -> None:
+    raise NotImplementedError
+
+
+if __name__ == "__main__":
+    main()
