@@ -55,7 +55,7 @@ def main() -> None:
 
 def blurred(x: Tensor) -> Tensor:
     """A Gaussian of one pixel's deviation."""
-    weights = torch.exp(-torch.arange(-3, 4) ** 2 / 2.0)
+    weights = torch.exp(-(torch.arange(-3, 4) ** 2) / 2.0)
     kernel = (weights / weights.sum()).expand(x.shape[1], 1, 1, 7)
     wide = conv2d(pad(x.float(), (3, 3, 0, 0), "replicate"), kernel, groups=x.shape[1])
     return _rounded(conv2d(pad(wide, (0, 0, 3, 3), "replicate"), kernel.transpose(2, 3), groups=x.shape[1]))

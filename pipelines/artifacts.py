@@ -25,7 +25,12 @@ def picture(path: Path, title: str) -> str:
     content = path.read_bytes()
     if len(content) > MAX_BYTES:
         return f"{title}: {path} ({len(content):,} bytes, too large to be shown here)"
-    return f"![{title}](data:image/png;base64,{base64.b64encode(content).decode()})"
+    return embedded(content, title)
+
+
+def embedded(png: bytes, title: str) -> str:
+    """The content of a PNG, in Markdown."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _shown(stage: Stage) -> Iterator[Path]:

@@ -30,13 +30,19 @@ def notify(url: str) -> None:
     """Post a first message to the URL, and set the automation up. ValueError where one of the two is not possible."""
     _check_server()
     block = CustomWebhookNotificationBlock(
-        name=NAME, url="{{url}}", json_data=MESSAGE, secrets={"url": url}  # type: ignore[arg-type]  # becomes a SecretDict
+        name=NAME,
+        url="{{url}}",
+        json_data=MESSAGE,
+        headers=None,
+        cookies=None,
+        secrets={"url": url},  # type: ignore[arg-type]  # becomes a SecretDict
     )
     try:
         block.notify(f"Told of flow runs that become {', '.join(EVENTS)}", "pixelcnn: notifications are set up")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ValueError(f"{excerpt(url)}: is not a webhook that takes a message: {excerpt(str(error))}") from None
     block_id = block.save(NAME, overwrite=True)
+    assert isinstance(block_id, UUID)  # a coroutine only where an event loop runs
     remove()
     _automation(block_id).create()
 

@@ -120,9 +120,7 @@ def remeasure(package: ModelPackage, prepared: Path) -> str:
     where they are not true.
     """
     described = checkpoint.read_config(package.folder)
-    data = next(
-        (card.parent for card in sorted(prepared.glob(f"*/{CARD_OF_DATA}")) if _same(card, described.data)), None
-    )
+    data = prepared_data(described.data, prepared)
     if data is None:
         return f"its scores are a claim: no data set in {prepared} has its test images to measure them anew"
     model, claimed = checkpoint.load(package.folder), read_nll(package.nll)
@@ -140,6 +138,12 @@ def remeasure(package: ModelPackage, prepared: Path) -> str:
             f"{measured:.4f} under this model"
         )
     return ""
+
+
+def prepared_data(data: Data, prepared: Path) -> Path | None:
+    """The data set in `prepared` that has the test images, and the conditions, that a model was measured on."""
+    cards = sorted(prepared.glob(f"*/{CARD_OF_DATA}"))
+    return next((card.parent for card in cards if _same(card, data)), None)
 
 
 def _text(card: Path) -> str:

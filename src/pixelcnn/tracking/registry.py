@@ -160,6 +160,12 @@ def fetch(uri: str) -> Path:
     return folder / Model.load(str(folder)).flavors["python_function"]["artifacts"]["model"]["path"]
 
 
+def test_bits(uri: str) -> np.ndarray:
+    """Bits/dim (N,) of a version's test images, as measured when it was registered. ValueError as `fetch`."""
+    client = store.existing()
+    return _test_bits(_nll_of(client.get_model_version(*_found(client, uri))))
+
+
 def _found(client: mlflow.MlflowClient, uri: str) -> tuple[str, str]:
     """The name and number of a URI's version."""
     form = re.fullmatch(URI, uri)

@@ -1,0 +1,62 @@
+"""Whether new images come from what a model was trained on, by their NLLs: a two-sample test, night after night.
+
+The two-sided Kolmogorov-Smirnov test of the new images' NLLs against those of the test images: off its distribution a
+model's likelihoods may fall or rise (Nalisnick et al. 2019, arXiv:1810.09136), and a mean alone misses a change of
+shape. Its p-value is exact, or the limit distribution's, at the small levels of late nights, where permutations would
+need millions of draws. benchmarks/drift.py measures its false alarms and its power.
+
+Whoever tests each night at one level is alarmed in the end, by chance. `level` spends the error over all nights.
+Shapes: N test images, M new ones.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+FEWEST = 20  # new images of a test: fewer find nothing but the grossest drift, and would spend a night's error on it
+
+
+@dataclass(frozen=True)
+class DriftTest:
+    """The test of one night: D is the largest distance of the two cumulative distributions. mean: bits/dim."""
+
+    number: int  # k = 1, 2, ..., of those against the same test images
+    num_images: int
+    mean: float
+    mean_of_test: float
+    distance: float
+    p_value: float
+    level: float
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the new images are held for others than those that the model was trained on."""
+        return self.p_value <= self.level
+
+    def __str__(self) -> str:
+        verdict = "drift" if self.drifted else "no drift"
+        return (
+            f"{verdict}: {self.num_images:,} images of {self.mean:.4f} bits/dim in the mean, the test images have "
+            f"{self.mean_of_test:.4f}; Kolmogorov-Smirnov D = {self.distance:.3f}, p = {self.p_value:.2g}, "
+            f"{'at most' if self.drifted else 'above'} the level {self.level:.2g} of test {self.number}"
+        )
+
+
+def level(k: int, alpha: float) -> float:
+    """The level of the k-th test (k = 1, 2, ...): 6 alpha / (pi^2 k^2).
+
+    The sum over all k is alpha, so by the union bound the probability of a false alarm in all nights together is at
+    most alpha, however the tests depend on each other (they share the test images).
+    """
+    return 6 * alpha / (math.pi * k) ** 2
+
+
+def ks_test(of_test: np.ndarray, new: np.ndarray, k: int, alpha: float) -> DriftTest:
+    """The k-th test of new bits/dim (M,) against those of the test images (N,). ValueError for fewer than FEWEST."""
+    if len(new) < FEWEST:
+        raise ValueError(f"{len(new)} images: a test needs {FEWEST} at least")
+    found = stats.ks_2samp(new, of_test)
+    means = float(new.mean()), float(of_test.mean())
+    return DriftTest(k, len(new), *means, float(found.statistic), float(found.pvalue), level(k, alpha))
