@@ -29,6 +29,7 @@ from pixelcnn.progress import progress
 from pixelcnn.tracking.model_package import unpack
 
 NIGHTS, SIZES, ALPHA = 30, (50, 200), 0.05
+DRAWN = 50  # of the scored images, many times
 REFERENCE = "test scores"  # the kind of the rows that a registry has
 
 
@@ -39,12 +40,12 @@ def main() -> None:
     score.add_argument("model", choices=list(pretrained.folders()))
     score.add_argument("data", type=Path, help="the model's prepared data set")
     score.add_argument("--other", type=Path, required=True, help="another one, with images of the same size")
-    score.add_argument("--num", type=int, default=400, help="images of each kind (default: %(default)s)")
+    score.add_argument("--num", type=int, default=200, help="images of each kind (default: %(default)s)")
     score.add_argument("-o", "--out", type=Path, required=True)
     score.set_defaults(run=_score)
     test = commands.add_parser("test")
     test.add_argument("scores", type=Path, help="what `score` has written")
-    test.add_argument("--repeats", type=int, default=2000, help="simulations of each number (default: %(default)s)")
+    test.add_argument("--repeats", type=int, default=1000, help="simulations of each number (default: %(default)s)")
     test.set_defaults(run=_test)
     args = parser.parse_args()
     args.run(args)
@@ -101,8 +102,57 @@ def _bits(model: Model, kind: str, images: Tensor) -> pd.DataFrame:
     return pd.DataFrame({"kind": kind, "bits_per_dim": torch.cat(parts).numpy()})
 
 
+# What the scores say of the test
+
+# Ways to compare new scores (M,) with those of the test images (N,); the first is the one that the project uses
+WAYS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "Kolmogorov-Smirnov": lambda new, of_test: drift.ks_test(of_test, new, 1, ALPHA).p_value,
+    "Cramér-von Mises": lambda new, of_test: float(stats.cramervonmises_2samp(new, of_test).pvalue),
+    "means (Welch)": lambda new, of_test: float(stats.ttest_ind(new, of_test, equal_var=False).pvalue),
+}
+
+
 def _test(args: argparse.Namespace) -> None:
-    raise NotImplementedError
+    table = pd.read_parquet(args.scores)
+    scores = {str(kind): rows.bits_per_dim.to_numpy() for kind, rows in table.groupby("kind", sort=False)}
+    of_test = scores.pop(REFERENCE)
+    rng = np.random.default_rng(0)
+    print(f"Alarms within {NIGHTS} nights of images like the test images, alpha {ALPHA:g}, {args.repeats:,} times:\n")
+    alarms = [_false_alarms(of_test, num, args.repeats, rng) for num in SIZES]
+    print(tabulate(alarms, ["images a night", "spent over the nights", "the same level each night"], tablefmt="pipe"))
+    print(f"\nFound with {DRAWN} images on night 1 / on night {NIGHTS}, and p with all that were scored:\n")
+    headers = ["images", "bits/dim", *[f"{way}, {what}" for what in (f"{DRAWN} images", "p of all") for way in WAYS]]
+    kinds = {"as the test images": of_test[: len(scores["mirrored"])]} | scores
+    rows = [
+        [kind, f"{new.mean():.3f}", *_found(of_test, new, args.repeats // 5, rng), *_p_of_all(of_test, new)]
+        for kind, new in kinds.items()
+    ]
+    print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True))
+
+
+def _false_alarms(scores: np.ndarray, num: int, repeats: int, rng: np.random.Generator) -> list[object]:
+    """The share of repetitions with an alarm: nights of `num` test images each, against all the others."""
+    spent = fixed = 0
+    levels = np.array([drift.level(k, ALPHA) for k in range(1, NIGHTS + 1)])
+    for _ in range(repeats):
+        mixed = rng.permutation(scores)
+        nights, of_test = mixed[: NIGHTS * num].reshape(NIGHTS, num), mixed[NIGHTS * num :]
+        p = np.array([drift.ks_test(of_test, new, 1, ALPHA).p_value for new in nights])
+        spent += bool((p <= levels).any())
+        fixed += bool((p <= ALPHA).any())
+    return [num, f"{spent / repeats:.1%}", f"{fixed / repeats:.0%}"]
+
+
+def _found(of_test: np.ndarray, scores: np.ndarray, repeats: int, rng: np.random.Generator) -> list[str]:
+    """The share of draws of DRAWN images that are held for drift on the first and on the last night, by each way."""
+    draws = [rng.choice(scores, DRAWN, replace=False) for _ in range(repeats)]
+    p = {way: np.array([compare(new, of_test) for new in draws]) for way, compare in WAYS.items()}
+    levels = [drift.level(k, ALPHA) for k in (1, NIGHTS)]
+    return [" / ".join(f"{(values <= level).mean():.0%}" for level in levels) for values in p.values()]
+
+
+def _p_of_all(of_test: np.ndarray, scores: np.ndarray) -> list[str]:
+    return [f"{compare(scores, of_test):.0e}" for compare in WAYS.values()]
 
 
 if __name__ == "__main__":
