@@ -23,7 +23,7 @@ NAME = "pixelcnn"  # of the automation and of the block with the URL
 EVENTS = ("Failed", "Crashed", "TimedOut", "Drift", "Promoted")  # states that a flow run enters; the last two: ours
 MESSAGE = {"text": "{{subject}}\n{{body}}"}
 SUBJECT = "{{ flow_run.name }}: {{ flow_run.state.name }}"
-BODY = "{{ flow_run.state.message }}\n{{ flow_run | ui_url }}"
+BODY = "{{ flow_run.state.message }}\n{{ (flow_run | ui_url) or '' }}"
 
 
 def notify(url: str) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from pipelines import artifacts, challenger, graph, work
 from pipelines.reproduce import NOTHING, run
@@ -31,8 +33,8 @@ def _run_name() -> str:
 
 
 @flow(name="retrain", flow_run_name=_run_name)
-def retrain(runs: list[str] = [], force: bool = False) -> None:  # noqa: B006 (Prefect makes a form of the signature)
-    """Train the runs that are stale, and compare each new model with its champion.
+def retrain(runs: list[str] = [], force: bool = False) -> State[None] | None:  # noqa: B006 (makes a form)
+    """Train the runs that are stale, and compare each new model with its champion. Ends as Promoted if one is better.
 
     Args:
         runs: entries of params.yaml's `runs`; all if empty
@@ -48,10 +50,10 @@ def retrain(runs: list[str] = [], force: bool = False) -> None:  # noqa: B006 (P
         try:
             work.finish(futures)
         finally:
-            for _, stages in places:
-                _show_decisions(stages)
+            promoted = [line for _, stages in places for line in _show_decisions(stages)]
         if force:
             challenger.remove([folder for folder, _ in places])
+    return Completed(name="Promoted", message="; ".join(promoted)) if promoted else None
 
 
 def _stale(runs: Sequence[str]) -> list[graph.Stage]:
@@ -80,8 +82,12 @@ def _target(name: str) -> str:
     return f"{REGISTER}@{name}"
 
 
-def _show_decisions(stages: Sequence[graph.Stage]) -> None:
-    """An artifact for each report that these stages have written: decision, scores and samples of both models."""
+def _show_decisions(stages: Sequence[graph.Stage]) -> list[str]:
+    """An artifact for each report that these stages have written: decision, scores and samples of both models.
+
+    Returns a line for each model that was promoted.
+    """
+    promoted = []
     for stage in stages:
         name = stage.entry
         for path in [out for out in stage.outs if stage.kind == REGISTER and out.exists()]:
@@ -92,6 +98,9 @@ def _show_decisions(stages: Sequence[graph.Stage]) -> None:
             text = decision(report, name)
             create_markdown_artifact(text, key=f"decision-{name}", description=f"whether {name} became champion")
             get_run_logger().info("%s: %s: %s", name, report.decision, report.reason)
+            if report.decision == "promoted":
+                promoted.append(f"{report.name}: champion is version {report.version}, {name}: {report.reason}")
+    return promoted
 
 
 def decision(report: RegisterReport, run_name: str) -> str:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from pipelines import artifacts, child, graph, locks
+from pipelines import artifacts, child, graph, locks, servers
 
 # Four stages without requirements; `a` and `b` are independent, `join` depends on both
 DVC_YAML = """
@@ -139,6 +140,15 @@ def test_the_output_of_a_stage_is_logged_line_by_line_and_dvc_records_its_outs(p
     assert "a" not in [s.name for s in graph.stale([], Path())]
 
 
+def test_what_dvc_advises_a_person_at_a_terminal_is_not_logged(project: Path) -> None:
+    (project / ".dvc/config").unlink()  # no_scm
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    lines, code = run(project, stage())
+    assert code == 0
+    assert "Generating lock file 'dvc.lock'" in lines
+    assert not [line for line in lines if "git" in line or "dvc config" in line or not line]
+
+
 @pytest.mark.parametrize(
     ("program", "code", "may_pass"),
     [("1 / 0", 1, False), ("raise SystemExit(2)", 2, True), ("import os; os.kill(os.getpid(), 9)", 137, True)],
@@ -209,6 +219,40 @@ def alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# A process that starts a server as Prefect does, with the argument by which it is known
+STARTS_SERVER = """
+import subprocess, sys, time
+from pipelines import servers
+servers.guard()
+server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", servers.APPLICATION])
+time.sleep(600)
+"""
+
+
+def test_the_temporary_server_of_a_killed_flow_is_ended_at_the_next_start(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    env = os.environ | {"PYTHONPATH": str(child.ROOT)}
+    flow = subprocess.Popen([sys.executable, "-c", STARTS_SERVER], cwd=project, env=env)
+    eventually(lambda: bool(list(servers.RECORDS.glob("*.json"))))
+    [path] = servers.RECORDS.glob("*.json")
+    record = json.loads(path.read_text())
+    number, started = record["server"]
+    server = psutil.Process(number)
+    servers.end_orphans()
+    assert server.is_running()  # the flow goes on
+    flow.kill()
+    flow.wait()
+    path.write_text(json.dumps(record | {"server": [number, started - 100]}))
+    servers.end_orphans()
+    assert server.is_running()  # another process that has been given the same pid
+    path.write_text(json.dumps(record))
+    servers.end_orphans()
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    assert not path.exists()
+    assert capfd.readouterr().out == f"ended process {number}, the temporary Prefect server of a flow that was killed\n"
 
 
 @pytest.mark.usefixtures("project")

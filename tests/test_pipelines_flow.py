@@ -1,8 +1,11 @@
 """The flow under Prefect with its temporary server: order, retries, bugs, and nothing to do."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +18,9 @@ stages:
   download: {cmd: python download.py, deps: [download.py], outs: [data.txt], meta: {retries: 3, retry_after: 0}}
   train: {cmd: python train.py, deps: [train.py, data.txt], outs: [model.txt], meta: {retries: 3, retry_after: 0}}
   evaluate: {cmd: cp model.txt score.txt, deps: [model.txt], outs: [score.txt]}
-  table: {cmd: cp data.txt table.md, deps: [data.txt], outs: [table.md]}
+  table:
+    foreach: [digits]
+    do: {cmd: cp data.txt table.md, deps: [data.txt], outs: [table.md]}
 """
 COUNTED = "import pathlib; tries = pathlib.Path('tries-{name}'); n = len(tries.read_text()) if tries.exists() else 0\n"
 COUNTED += "tries.write_text('.' * (n + 1))\n"
@@ -63,9 +68,14 @@ def test_a_failure_is_retried_but_a_bug_is_not(project: Path) -> None:
     assert (project / "tries-train").read_text() == "."
     assert re.search(r"Task run 'train' - IndexError: tuple index out of range", said)
     assert "failed: train; not started for that reason: evaluate" in said
-    assert final(said, "table") == "Completed"  # does not depend on the failed stage
+    assert final(said, "table@digits") == "Completed"  # does not depend on the failed stage
+    with contextlib.closing(sqlite3.connect(project / ".prefect/prefect.db")) as database:
+        [(name, tags)] = database.execute("select name, tags from flow_run").fetchall()
+        tasks = dict(database.execute("select name, tags from task_run").fetchall())
+    assert (name, json.loads(tags)) == ("reproduce what is stale", ["digits"])
+    assert json.loads(tasks["table@digits"]) == ["digits", "table"]
     assert begin(said, "download") < begin(said, "train")
-    assert begin(said, "download") < begin(said, "table")
+    assert begin(said, "download") < begin(said, "table@digits")
 
 
 @pytest.mark.slow
@@ -83,5 +93,11 @@ def test_a_corrected_stage_runs_and_then_nothing_is_stale(project: Path, tmp_pat
 
 def test_an_unknown_target_is_reported_in_one_line_and_starts_no_flow(project: Path, tmp_path: Path) -> None:
     said = call(project, "pipelines.reproduce", "trian", code=2)
-    assert said.strip() == "error: 'trian' is no stage of dvc.yaml, which has download, train, evaluate, table"
+    assert said.strip() == "error: 'trian' is no stage of dvc.yaml, which has download, train, evaluate, table@digits"
     assert "error: " in call(tmp_path, "pipelines.reproduce", code=2)
+
+
+def test_a_bad_cron_is_reported_in_one_line_before_a_server_starts(project: Path) -> None:
+    said = call(project, "pipelines.serve", "--cron", "0 3 * *", code=2)
+    assert said.strip().startswith("error: --cron: '0 3 * *' is not a cron expression, which has five fields (minute, ")
+    assert len(said.strip().splitlines()) == 1
