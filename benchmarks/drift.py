@@ -104,11 +104,12 @@ def _bits(model: Model, kind: str, images: Tensor) -> pd.DataFrame:
 
 # What the scores say of the test
 
-# Ways to compare new scores (M,) with those of the test images (N,); the first is the one that the project uses
+# p-values of new scores (M,) against those of the test images (N,), by the tests of Kolmogorov and Smirnov, which the
+# project uses, of Cramer and von Mises, and of Welch (the means, and so typicality: arXiv:1906.02994)
 WAYS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "Kolmogorov-Smirnov": lambda new, of_test: drift.ks_test(of_test, new, 1, ALPHA).p_value,
-    "Cramér-von Mises": lambda new, of_test: float(stats.cramervonmises_2samp(new, of_test).pvalue),
-    "means (Welch)": lambda new, of_test: float(stats.ttest_ind(new, of_test, equal_var=False).pvalue),
+    "KS": lambda new, of_test: drift.ks_test(of_test, new, 1, ALPHA).p_value,
+    "CvM": lambda new, of_test: float(stats.cramervonmises_2samp(new, of_test).pvalue),
+    "Welch": lambda new, of_test: float(stats.ttest_ind(new, of_test, equal_var=False).pvalue),
 }
 
 
@@ -120,9 +121,10 @@ def _test(args: argparse.Namespace) -> None:
     print(f"Alarms within {NIGHTS} nights of images like the test images, alpha {ALPHA:g}, {args.repeats:,} times:\n")
     alarms = [_false_alarms(of_test, num, args.repeats, rng) for num in SIZES]
     print(tabulate(alarms, ["images a night", "spent over the nights", "the same level each night"], tablefmt="pipe"))
-    print(f"\nFound with {DRAWN} images on night 1 / on night {NIGHTS}, and p with all that were scored:\n")
-    headers = ["images", "bits/dim", *[f"{way}, {what}" for what in (f"{DRAWN} images", "p of all") for way in WAYS]]
-    kinds = {"as the test images": of_test[: len(scores["mirrored"])]} | scores
+    num = len(scores["mirrored"])
+    print(f"\nFound with {DRAWN} images on night 1 / on night {NIGHTS}, and p with all {num} that were scored:\n")
+    headers = ["images", "bits/dim", *[f"{way}, {DRAWN}" for way in WAYS], *[f"{way}, p of {num}" for way in WAYS]]
+    kinds = {"as the test images": of_test[:num]} | scores
     rows = [
         [kind, f"{new.mean():.3f}", *_found(of_test, new, args.repeats // 5, rng), *_p_of_all(of_test, new)]
         for kind, new in kinds.items()
