@@ -23,6 +23,7 @@ def test_probabilities_of_a_sub_pixel_sum_to_one_and_nll_is_minus_the_sum_of_log
     torch.testing.assert_close(pmf.exp().sum(1), torch.ones(3, *model.shape, dtype=torch.float64))
     picked = pmf.gather(1, x.long().unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(model.likelihood.nll(logits, x), -picked.sum((1, 2, 3)))
+    torch.testing.assert_close(model.nll_map(x), -picked)
 
 
 def test_equal_logits_over_256_levels_cost_exactly_eight_bits_per_dim() -> None:

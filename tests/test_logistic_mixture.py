@@ -30,9 +30,14 @@ def pixels(likelihood: LogisticMixture, channels: int, num: int = 2, size: int =
     return x
 
 
+def of_sub_pixels(likelihood: LogisticMixture, output: Tensor, x: Tensor) -> Tensor:
+    """-log p by the log_pmf of each sub-pixel, (B, C, H, W) nats."""
+    return -log_pmf(likelihood, output, x).gather(1, x.long().unsqueeze(1)).squeeze(1)
+
+
 def picked(likelihood: LogisticMixture, output: Tensor, x: Tensor) -> Tensor:
     """-log p as the sum over the log_pmf of each sub-pixel, (B,) nats."""
-    return -log_pmf(likelihood, output, x).gather(1, x.long().unsqueeze(1)).sum((1, 2, 3, 4))
+    return of_sub_pixels(likelihood, output, x).sum((1, 2, 3))
 
 
 def test_the_number_of_outputs_per_pixel_is_that_of_the_paper() -> None:
@@ -63,6 +68,8 @@ def test_nll_is_minus_the_sum_of_log_pmf_of_each_sub_pixel_given_the_earlier_one
     likelihood = LogisticMixture(5, 3, channels)
     output, x = outputs(likelihood), pixels(likelihood, channels)
     torch.testing.assert_close(likelihood.nll(output, x), picked(likelihood, output, x), rtol=1e-12, atol=1e-12)
+    nats = likelihood.nll_map(output, x)
+    torch.testing.assert_close(nats, of_sub_pixels(likelihood, output, x), rtol=1e-11, atol=1e-11)
 
 
 def test_the_pmf_of_one_sub_pixel_is_that_of_the_whole_image() -> None:

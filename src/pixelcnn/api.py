@@ -1,32 +1,47 @@
-"""A model as users of the package get it: `pixelcnn.load` returns one.
+"""A model as users of the package get it: `pixelcnn.load` and `pixelcnn.fit` return one.
 
-Images are uint8 (N, C, H, W), torch or numpy; one image (C, H, W) is a batch of one. Anything else is refused by
-pixelcnn.data.images.check_images, never converted. Shapes: N images, C channels, H rows, W columns.
+Images are uint8, (N, C, H, W); what else has one meaning, and what is refused, is said by
+pixelcnn.data.images.check_images. Shapes: N images, C channels, H rows, W columns, D numbers of an embedding or code.
 """
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
+from pixelcnn import checkpoint
 from pixelcnn import model as inner
 from pixelcnn.config import Given
 from pixelcnn.data.images import check_images
-from pixelcnn.generation import completion, sampling
+from pixelcnn.files import check_kept
+from pixelcnn.generation import completion, interpolation, sampling
+from pixelcnn.generation.grids import grid
 from pixelcnn.likelihoods.base import bits_per_dim, check_nll
+from pixelcnn.nn.interfaces import Network
 
-BATCH_SIZE = 64
+BATCH_SIZE = 64  # images that are drawn together
+POSITIONS = 2**14  # in a forward pass: 16 images of 32x32, which bounds the memory
+MOST_SEEDS = 2**31  # as in params.yaml
+
+Evaluate = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Model:
-    """A trained model: `nll`, `bits_per_dim`, `sample`, `complete`, `encode`; no gradients.
+    """A trained model: score images, draw new ones, complete them, encode them.
 
-    Conditions are given as `label` (a class's name or number, one or one per image) for a class-conditional model, or
-    as `cond`, one per image along the first axis: int64 labels (N,), embeddings or codes (N, D).
+    Images are uint8 with values 0 ... `levels`-1: a tensor or numpy array (N, C, H, W) or (N, H, W, C), of a grey model
+    also (N, H, W), one such image, a PIL image, or a list of single images. Floats, other sizes and other channels are
+    refused by a ValueError that says what would be right. What is returned is a tensor on the CPU, without gradients.
+
+    Conditions are given as `label` (a class's name or number, for all images or one each) of a class-conditional model,
+    or as `cond`: int64 labels (N,), embeddings or codes (N, D), or one (D,) for all images.
     """
 
     def __init__(self, model: inner.Model):
@@ -73,84 +88,113 @@ class Model:
         """The device that the weights are on; images may come from any."""
         return self.inner.device
 
+    @property
+    def network(self) -> Network:
+        """The torch module, in evaluation mode; an optimizer of yours takes its parameters, and `nll(x, grad=True)`."""
+        return self.inner.network
+
     def to(self, device: torch.device | str) -> "Model":
         """A copy of this model on a device."""
         network = copy.deepcopy(self.inner.network).to(device)
         return Model(replace(self.inner, network=network))
 
-    @torch.inference_mode()
-    def nll(self, images: Any, label: Any = None, cond: Tensor | None = None) -> Tensor:
-        """-log p(x) in nats of each image, (N,), on the CPU.
+    def save(self, folder: Path | str) -> str:
+        """Write the model into a folder, for `pixelcnn.load` and all commands; the sha256 of its weights, its identity.
+
+        Raises ValueError for a folder that DVC empties, such as one below models/.
+        """
+        try:
+            kept = check_kept(Path(folder))
+        except ValueError as error:
+            raise ValueError(f"folder: {folder} {error}") from None
+        return checkpoint.save(kept, self.inner, self.inner.network.state_dict())
+
+    # Scoring
+
+    def nll(self, images: Any, label: Any = None, cond: Any = None, *, grad: bool = False) -> Tensor:
+        """-log p(x) in nats of each image, (N,).
 
         Of a class-conditional model without a label: of the mean over classes of p(x | class), so that the number
-        compares with an unconditional one. Of an auto-encoder: given each image's own code, so it does not. Raises
-        ValueError for images or conditions that are not the model's.
+        compares with an unconditional one. Of an auto-encoder: given each image's own code, so it does not. grad: with
+        gradients with respect to the weights, which takes the memory of all images at once.
         """
-        x = check_images(images, self.shape[0], self.levels, self.shape[1:])
-        given = self._conditions(label, cond, len(x))
-        parts = []
-        for start in range(0, len(x), BATCH_SIZE):
-            part = slice(start, start + BATCH_SIZE)
-            parts.append(self._nll(x[part].to(self.device), None if given is None else given[part]).cpu())
-        return check_nll(torch.cat(parts))
+        return check_nll(self._evaluate(self._nll, images, label, cond, grad))
 
-    def bits_per_dim(self, images: Any, label: Any = None, cond: Tensor | None = None) -> Tensor:
+    def bits_per_dim(self, images: Any, label: Any = None, cond: Any = None) -> Tensor:
         """`nll` in bits per sub-pixel, (N,)."""
         return bits_per_dim(self.nll(images, label, cond), self.dims)
 
-    def sample(
-        self, num: int, seed: int = 0, label: Any = None, cond: Tensor | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """`num` images uint8 (num, C, H, W), on the CPU; the same for a seed whatever the machine's batch size.
+    def nll_map(self, images: Any, label: Any = None, cond: Any = None) -> Tensor:
+        """-log p in nats of each sub-pixel given those before it, (N, C, H, W): where an image is hard to predict.
+
+        Its sum over an image is `nll`; divided by ln 2 it is in bits. Raises ValueError for a model whose NLL is no sum
+        over sub-pixels.
+        """
+        return self._evaluate(self._nll_map, images, label, cond, grad=False)
+
+    # Drawing
+
+    def sample(self, num: int, seed: int = 0, label: Any = None, cond: Any = None, temperature: float = 1.0) -> Tensor:
+        """`num` new images uint8 (num, C, H, W); the same for a seed whatever the machine's batch size.
 
         temperature: below 1 sharpens every distribution. Raises ValueError without the condition that the model needs.
         """
-        given = self._conditions(label, cond, num)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = sampling.sample(self.inner, num, generator, given, temperature, batch_size=BATCH_SIZE)
-        return drawn.cpu()
+        if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
+            raise ValueError(f"num: {num!r} is not a whole number of at least 1")
+        given, generator = self._conditions(label, cond, int(num)), _generator(seed)
+        return sampling.sample(self.inner, int(num), generator, given, temperature, batch_size=BATCH_SIZE).cpu()
 
     def complete(
         self,
         images: Any,
-        known: Tensor,
+        known: Any,
         seed: int = 0,
         label: Any = None,
-        cond: Tensor | None = None,
+        cond: Any = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Images (N, C, H, W) with every pixel that is not `known` (H, W) or (N, H, W) drawn anew, on the CPU.
+        """Images uint8 (N, C, H, W) with every pixel drawn anew that is not `known`, booleans (H, W) or (N, H, W).
 
         Exact draws from p(rest | known) where all known pixels precede all others (pixelcnn.generation.completion).
         """
-        x = check_images(images, self.shape[0], self.levels, self.shape[1:])
-        given = self._conditions(label, cond, len(x))
-        generator = torch.Generator().manual_seed(seed)
-        drawn = completion.complete(self.inner, x, known, generator, given, temperature, batch_size=BATCH_SIZE)
-        return drawn.cpu()
+        x = self._check(images)
+        given, generator = self._conditions(label, cond, len(x)), _generator(seed)
+        known = torch.as_tensor(known)
+        return completion.complete(self.inner, x, known, generator, given, temperature, batch_size=BATCH_SIZE).cpu()
 
-    @torch.inference_mode()
+    # Codes
+
+    @torch.no_grad()
     def encode(self, images: Any) -> Tensor:
-        """The codes (N, D) of images, by an auto-encoder, on the CPU. Raises ValueError for any other model."""
-        x = check_images(images, self.shape[0], self.levels, self.shape[1:])
-        return self.inner.network.encode(x.to(self.device)).cpu()
+        """The codes (N, D) of images, by an auto-encoder. Raises ValueError for any other model."""
+        x = self._check(images)
+        return torch.cat([self.network.encode(part.to(self.device)).cpu() for part in x.split(self._in_a_pass)])
 
-    def _conditions(self, label: Any, cond: Tensor | None, num: int) -> Tensor | None:
-        """One condition per image on the model's device, from `label` or `cond`."""
-        if label is not None:
-            if cond is not None:
-                raise ValueError("label, cond: give one of them")
-            cond = self._labels(label, num)
-        if cond is not None and len(cond) != num:
-            raise ValueError(f"cond: {len(cond)} conditions for {num} images")
-        if cond is not None and not bool(torch.isfinite(cond).all()):
-            raise ValueError("cond: holds numbers that are not finite")
-        return None if cond is None else cond.to(self.device)
+    def reconstruct(self, images: Any, num: int = 1, seed: int = 0, temperature: float = 1.0) -> Tensor:
+        """`num` images uint8 (N, num, C, H, W) drawn from the code of each image, by an auto-encoder.
 
-    def _labels(self, label: Any, num: int) -> Tensor:
-        several = isinstance(label, Sequence) and not isinstance(label, str)
-        labels = list(label) if several or isinstance(label, Tensor) else [label] * num
-        return torch.tensor([self.label(one) for one in labels])
+        A decoder with a squared error has one image of each code, (N, 1, C, H, W).
+        """
+        x, seed = self._check(images), _seed(seed)
+        return interpolation.reconstruct(self.inner, x, num, seed, temperature, batch_size=BATCH_SIZE)
+
+    def interpolate(self, first: Any, last: Any, steps: int = 8, seed: int = 0, temperature: float = 1.0) -> Tensor:
+        """Images uint8 (N, steps, C, H, W) at equal steps from `first` to `last`, both included.
+
+        first, last: N images each of an auto-encoder, or N codes or embeddings as floats (N, D). The noise is the same
+        along a line, so that what changes is due to the code. ValueError for a model without codes or embeddings.
+        """
+        a, b, seed = self._vectors(first, "first"), self._vectors(last, "last"), _seed(seed)
+        if a.shape != b.shape:
+            raise ValueError(f"first, last: {tuple(a.shape)} and {tuple(b.shape)} are not pairs")
+        return interpolation.interpolate(self.inner, a, b, steps, seed, temperature, batch_size=BATCH_SIZE)
+
+    # Pictures and classes
+
+    def picture(self, images: Any, columns: int | None = None) -> Image:
+        """A grid of images as one enlarged PIL picture, which a notebook shows; as many columns as rows by default."""
+        x = self._check(images)
+        return grid(x, columns or math.ceil(math.sqrt(len(x))), self.levels)
 
     def label(self, label: str | int) -> int:
         """The number of a class, given by its name or number. ValueError where the model has no such class."""
@@ -164,9 +208,88 @@ class Model:
             raise ValueError(f"label: {label!r} is neither of 0 ... {len(self.classes) - 1} nor one of {names}")
         return number
 
+    @property
+    def _in_a_pass(self) -> int:
+        """Images in a forward pass."""
+        return max(1, POSITIONS // math.prod(self.shape[1:]))
+
+    def _check(self, images: Any, name: str = "images") -> Tensor:
+        return check_images(images, self.shape[0], self.levels, self.shape[1:], name)
+
+    def _conditions(self, label: Any, cond: Any, num: int) -> Tensor | None:
+        """One condition per image on the model's device, from `label` or `cond`."""
+        if label is not None:
+            if cond is not None:
+                raise ValueError("label, cond: give one of them")
+            cond = self._labels(label)
+        if cond is None:
+            return None
+        cond, axes = torch.as_tensor(cond), 0 if self.given is Given.LABEL else 1  # of one condition
+        cond = cond[None] if cond.ndim <= axes else cond
+        cond = cond.expand(num, *cond.shape[1:]) if len(cond) == 1 else cond
+        if len(cond) != num:
+            raise ValueError(f"{'cond' if label is None else 'label'}: {len(cond)} conditions for {num} images")
+        if not bool(torch.isfinite(cond).all()):
+            raise ValueError("cond: holds numbers that are not finite")
+        return cond.to(self.device)
+
+    def _labels(self, label: Any) -> Tensor:
+        """The numbers of one class () or several (N,)."""
+        label = label.tolist() if isinstance(label, Tensor | np.ndarray | np.generic) else label
+        several = isinstance(label, Sequence) and not isinstance(label, str)
+        return torch.tensor([self.label(one) for one in label] if several else self.label(label))
+
+    def _vectors(self, values: Any, name: str) -> Tensor:
+        """Codes or embeddings (N, D) float: as they are given, or of an auto-encoder's images."""
+        if self.given not in (Given.EMBEDDING, Given.CODE):
+            raise ValueError(f"{name}: a model given {self.given} has no codes or embeddings to interpolate")
+        vectors = torch.as_tensor(values) if isinstance(values, Tensor | np.ndarray) else None
+        if vectors is None or not vectors.is_floating_point():
+            return self.encode(values)
+        if vectors.ndim != 2 or not bool(torch.isfinite(vectors).all()):
+            raise ValueError(f"{name}: {tuple(vectors.shape)} is not finite floats (N, D)")
+        return vectors.to(next(self.network.parameters()).dtype)
+
+    def _evaluate(self, evaluate: Evaluate, images: Any, label: Any, cond: Any, grad: bool) -> Tensor:
+        """`evaluate` of images and conditions, some images at a time, on the CPU."""
+        x = self._check(images)
+        given = self._conditions(label, cond, len(x))
+        with torch.set_grad_enabled(grad):
+            parts = [
+                evaluate(x[rows].to(self.device), None if given is None else given[rows]).cpu()
+                for rows in torch.arange(len(x)).split(self._in_a_pass)
+            ]
+            return torch.cat(parts)
+
     def _nll(self, x: Tensor, cond: Tensor | None) -> Tensor:
         if self.given is not Given.LABEL or cond is not None:
             return self.inner.nll(x, cond)
-        labels = range(len(self.classes))
-        nats = torch.stack([self.inner.nll(x, torch.full((len(x),), n, device=x.device)) for n in labels])
-        return -(torch.logsumexp(-nats, 0) - math.log(len(self.classes)))  # of the mean over classes
+        nats = torch.stack([self.inner.nll(x, labels) for labels in self._each_class(x)])  # (classes, N)
+        return self._of_the_mean(nats)
+
+    def _nll_map(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        if self.given is not Given.LABEL or cond is not None:
+            return self.inner.nll_map(x, cond)
+        # p(x_k | x_<k) = p(x_<=k) / p(x_<k), each the mean over classes, in raster-scan order: rows, columns, channels
+        ordered = torch.stack([self.inner.nll_map(x, labels).permute(0, 2, 3, 1) for labels in self._each_class(x)])
+        before = self._of_the_mean(ordered.flatten(2).double().cumsum(2))  # (N, H * W * C)
+        nats = before.diff(dim=1, prepend=torch.zeros_like(before[:, :1]))
+        return nats.to(ordered.dtype).view(ordered.shape[1:]).permute(0, 3, 1, 2)
+
+    def _each_class(self, x: Tensor) -> list[Tensor]:
+        """For each class the labels (N,) of that class."""
+        return [torch.full((len(x),), n, device=x.device) for n in range(len(self.classes))]
+
+    def _of_the_mean(self, nats: Tensor) -> Tensor:
+        """-log of the mean over classes, the first axis, of the probabilities whose -log is given."""
+        return math.log(len(self.classes)) - torch.logsumexp(-nats, 0)
+
+
+def _seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"seed: {seed!r} is not a whole number of 0 ... {MOST_SEEDS - 1}")
+    return int(seed)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_seed(seed))

@@ -79,6 +79,10 @@ class Model:
         """-log p(x | cond) in nats per image (B,), of integer images x (B, C, H, W); a bound if not network.exact."""
         return self.network.nll(x, cond)
 
+    def nll_map(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """-log p in nats of each sub-pixel given those before it, (B, C, H, W); they sum to its `nll`."""
+        return self.network.nll_map(x, cond)
+
     def decode(self, codes: Tensor) -> Tensor | None:
         """The one image (B, C, H, W) uint8 of each code (B, D), where the decoder has one; else images are sampled."""
         images = self.network.decode(codes)

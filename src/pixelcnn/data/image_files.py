@@ -44,9 +44,13 @@ def read(
     picture = decode_picture(files.read_bytes(path, MAX_BYTES), str(path), channels, size)
     for change in picture.changes:
         note(change)
-    pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1).contiguous()  # (C, H, W)
+    return levels_of(torch.from_numpy(picture.pixels).permute(2, 0, 1).contiguous(), levels, str(path))  # (C, H, W)
+
+
+def levels_of(pixels: Tensor, levels: int, where: str) -> Tensor:
+    """The levels of grey values of any shape, uint8. Raises ValueError for a grey value that is that of no level."""
     level = torch.bucketize(pixels, greys(levels)).to(torch.uint8).clamp_(max=levels - 1)
     wrong = pixels[greys(levels)[level.long()] != pixels]
     if len(wrong):
-        raise ValueError(f"{path}: the grey value {int(wrong[0])} is not that of one of the {levels} levels")
+        raise ValueError(f"{where}: the grey value {int(wrong[0])} is not that of one of the {levels} levels")
     return level

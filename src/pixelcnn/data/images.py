@@ -7,32 +7,99 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from pixelcnn.data.decoding import MODES
+from pixelcnn.data.image_files import levels_of
 
-def check_images(
-    images: Any, channels: int, levels: int, size: tuple[int, int] | None = None, name: str = "images"
-) -> Tensor:
-    """Images as a uint8 tensor (N, C, H, W); one image (C, H, W) becomes a batch of one.
+MOST_CHANNELS = 16  # pixelcnn.config.Shape
+Size = tuple[int, int]
 
-    images: a tensor or numpy array of uint8 with values 0 ... levels-1. size: H and W, None for any. name: how messages
-    call the images. Raises ValueError for another type, dtype, shape or range, with what would be right.
+
+def check_images(images: Any, channels: int, levels: int, size: Size | None = None, name: str = "images") -> Tensor:
+    """Images as a uint8 tensor (N, C, H, W), by the one reading that they have, or ValueError with what would be right.
+
+    images: uint8 with values 0 ... levels-1, a tensor, a numpy array, a PIL image, or a list of single ones of these.
+    size: H and W, None for any. Where it is known, channels may come last, as in image files, one image is a batch of
+    one, and grey images may lack the axis of their channel. Where channels first and channels last would both fit,
+    C = H = W, they are first. name: how messages call the images.
     """
+    if isinstance(images, list | tuple) and images and not isinstance(images[0], list | tuple):
+        each = [check_images(image, channels, levels, size, f"{name}[{n}]") for n, image in enumerate(images)]
+        if several := [n for n, image in enumerate(each) if len(image) != 1 or image.shape != each[0].shape]:
+            raise ValueError(f"{name}[{several[0]}]: {tuple(each[several[0]].shape)} is not one image as the others")
+        return torch.cat(each)
+    found, values = _as_tensor(images, channels, levels, name)
     right = f"uint8 (N, {channels}, {', '.join(map(str, size)) if size else 'H, W'})"
-    if isinstance(images, np.ndarray):
-        found = f"{images.dtype} {images.shape}"
-        images = torch.from_numpy(np.array(images)) if images.dtype == np.uint8 else None
-    elif isinstance(images, Tensor):
-        found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-    else:
-        raise ValueError(f"{name}: a {type(images).__name__} is no tensor or array of {right}")
-    if images is None or images.dtype != torch.uint8:
-        raise ValueError(f"{name}: {found} is not {right} with integers 0 ... {levels - 1}")
-    images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[1] != channels or (size is not None and tuple(images.shape[2:]) != size):
+    if values is None:
+        raise ValueError(f"{name}: {found} is no tensor or array of {right}")
+    if values.dtype != torch.uint8:
+        raise ValueError(f"{name}: {found} is not {right} with integers 0 ... {levels - 1}{_remedy(values, levels)}")
+    ordered = _channels_first(values, channels, size)
+    if ordered is None:
         raise ValueError(f"{name}: {found} is not {right}")
-    if not images.numel():
+    if not ordered.numel():
         raise ValueError(f"{name}: {found} holds no pixels")
-    if int(images.max()) >= levels:
-        raise ValueError(f"{name}: values are 0 ... {levels - 1}, but {int(images.max())} is among them")
-    return images
+    if int(ordered.max()) >= levels:
+        raise ValueError(f"{name}: values are 0 ... {levels - 1}, but {int(ordered.max())} is among them")
+    return ordered
+
+
+def _as_tensor(images: Any, channels: int, levels: int, name: str) -> tuple[str, Tensor | None]:
+    """What was found, in words, and its values where there are any."""
+    if isinstance(images, Image.Image):
+        if images.mode != MODES.get(channels) or "transparency" in images.info:
+            wanted = repr(MODES[channels]) if channels in MODES else f"{channels} channels"
+            raise ValueError(f"{name}: a PIL image of mode {images.mode!r} is not one of {wanted}; convert it first")
+        pixels = torch.from_numpy(np.array(images)).view(images.height, images.width, channels)
+        return f"a PIL image of {images.width} x {images.height}", levels_of(pixels, levels, name).permute(2, 0, 1)
+    if isinstance(images, np.ndarray):
+        is_number = images.dtype.kind in "buif" and images.dtype.itemsize <= 8
+        found = f"{images.dtype} {images.shape}"
+        return found, torch.from_numpy(np.array(images, images.dtype.newbyteorder("="))) if is_number else None
+    if isinstance(images, Tensor):
+        return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}", images
+    return f"a {type(images).__name__}", None
+
+
+def _channels_first(x: Tensor, channels: int, size: Size | None) -> Tensor | None:
+    """The images as (N, C, H, W), by the first of these readings that fits their shape."""
+    if size is None:
+        x = x[None] if x.ndim == 3 else x
+        return x if x.ndim == 4 and x.shape[1] == channels else None
+    shape = tuple(x.shape)
+    if shape[-3:] == (channels, *size) and x.ndim in (3, 4):
+        return x[None] if x.ndim == 3 else x
+    if shape[-3:] == (*size, channels) and x.ndim in (3, 4):
+        return x.movedim(-1, -3)[None] if x.ndim == 3 else x.movedim(-1, -3)
+    if channels == 1 and shape[-2:] == size and x.ndim in (2, 3):
+        return x[None, None] if x.ndim == 2 else x[:, None]
+    return None
+
+
+def _remedy(values: Tensor, levels: int) -> str:
+    """What makes integers of floats in [0, 1], such as torchvision's ToTensor makes."""
+    if not values.is_floating_point() or not values.numel() or not 0 <= float(values.min()) <= float(values.max()) <= 1:
+        return ""
+    return f"; of floats in [0, 1] (x * {levels - 1}).round().to(torch.uint8) makes them, as PILToTensor does"
+
+
+def shape_of(images: Any, single: bool, name: str = "images") -> tuple[int, int, int]:
+    """C, H, W of images of which nothing else is known: of one (`single`), or of a batch.
+
+    Channels are first, unless the last axis alone has 1 or 3. Raises ValueError for what has no such shape.
+    """
+    if isinstance(images, Image.Image):
+        return len(images.getbands()), images.height, images.width
+    shape = tuple(getattr(images, "shape", ()))[0 if single else 1 :]
+    match shape:
+        case (height, width):
+            return 1, height, width
+        case (height, width, (1 | 3) as channels) if height not in (1, 3):
+            return channels, height, width
+        case (channels, height, width) if channels <= MOST_CHANNELS:
+            return channels, height, width
+    kind = getattr(images, "shape", None) and f"shape {tuple(images.shape)}"
+    wanted = "(C, H, W), (H, W, C) or (H, W)" if single else "(N, C, H, W), (N, H, W, C) or (N, H, W)"
+    raise ValueError(f"{name}: {kind or f'a {type(images).__name__}'} is not {wanted}")

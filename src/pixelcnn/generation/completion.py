@@ -32,6 +32,11 @@ def complete(
     """
     channels, height, width = model.shape
     images = check_images(images, channels, model.data.levels, (height, width))
+    if known.dtype != torch.bool or tuple(known.shape) not in ((height, width), (len(images), height, width)):
+        raise ValueError(
+            f"known: {str(known.dtype).removeprefix('torch.')} {tuple(known.shape)} is not bool ({height}, {width}) or "
+            f"({len(images)}, {height}, {width}): which pixels keep their values"
+        )
     known = known.expand(len(images), height, width)
     parts = fill_in_batches(model, images, known, generator, cond, temperature, on_row, batch_size)
     return torch.cat(list(parts))

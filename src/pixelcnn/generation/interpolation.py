@@ -14,7 +14,13 @@ from pixelcnn.model import Model
 
 
 def reconstruct(
-    model: Model, images: Tensor, num: int, seed: int, temperature: float = 1.0, on_row: OnRow = lambda _: None
+    model: Model,
+    images: Tensor,
+    num: int,
+    seed: int,
+    temperature: float = 1.0,
+    on_row: OnRow = lambda _: None,
+    batch_size: int | None = None,
 ) -> Tensor:
     """`num` reconstructions of each of N images (N, C, H, W) uint8, sampled given its code: (N, num, C, H, W).
 
@@ -26,7 +32,8 @@ def reconstruct(
     if decoded is not None:
         return decoded.unsqueeze(1).cpu()
     generator = torch.Generator().manual_seed(seed)
-    drawn = sample(model, len(codes) * num, generator, codes.repeat_interleave(num, 0), temperature, on_row)
+    conds = codes.repeat_interleave(num, 0)
+    drawn = sample(model, len(conds), generator, conds, temperature, on_row, batch_size)
     return drawn.unflatten(0, (len(codes), num)).cpu()
 
 
@@ -38,6 +45,7 @@ def interpolate(
     seed: int,
     temperature: float = 1.0,
     on_row: OnRow = lambda _: None,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Images (N, steps, C, H, W) at equal steps from codes or embeddings `first` to `last` (N, D), both included.
 
@@ -53,6 +61,6 @@ def interpolate(
             decoded = model.decode(vectors)
         if decoded is None:
             generator = torch.Generator().manual_seed(seed)
-            decoded = sample(model, len(vectors), generator, vectors, temperature, on_row)
+            decoded = sample(model, len(vectors), generator, vectors, temperature, on_row, batch_size)
         drawn.append(decoded.cpu())
     return torch.stack(drawn, dim=1)

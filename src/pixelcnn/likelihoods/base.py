@@ -33,6 +33,9 @@ class Likelihood(Protocol):
         Computed in float32 at least.
         """
 
+    def nll_map(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """-log p in nats of each sub-pixel given those before it, (B, C, H, W); they sum to its `nll`."""
+
     def log_pmf_of(self, channel: int, outputs: Tensor, earlier: Tensor) -> Tensor:
         """log p (N, L) float64 of every level of one channel.
 

@@ -106,6 +106,17 @@ class Network(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.likelihood.nll(outputs, x)
 
+    def nll_map(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """-log p in nats of each sub-pixel given those before it, (B, C, H, W), whose sum over an image is its `nll`.
+
+        Raises ValueError for a network whose NLL is no sum over sub-pixels: one that overrides `nll`.
+        """
+        if type(self).nll is not Network.nll:
+            raise ValueError(f"{type(self).__name__} has an NLL of whole images only, which is no sum over sub-pixels")
+        outputs = self(x, cond)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.likelihood.nll_map(outputs, x)
+
     def objective(self, x: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """What training minimises, nats per image (B,): the NLL, or a bound on it whose noise `generator` draws."""
         return self.nll(x, cond)

@@ -22,11 +22,20 @@ class Categorical:
 
     def nll(self, logits: Tensor, x: Tensor) -> Tensor:
         """-log p(x) in nats per image, (B,); x (B, C, H, W) integers. In float32 at least."""
+        return self._of_sub_pixels(logits, x).view(len(x), -1).sum(1)
+
+    def nll_map(self, logits: Tensor, x: Tensor) -> Tensor:
+        """-log p in nats of each sub-pixel, (B, C, H, W)."""
+        batch, channels, height, width = x.shape
+        return self._of_sub_pixels(logits, x).view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def _of_sub_pixels(self, logits: Tensor, x: Tensor) -> Tensor:
+        """-log p in nats of each sub-pixel, (B*H*W*C,): image after image, each in raster-scan order."""
         # Classes last: no copy where features are channels-last, and several times faster than a strided softmax
         rows = logits.permute(0, 3, 4, 2, 1).reshape(-1, self.levels)  # (B*H*W*C, L)
         targets = x.permute(0, 2, 3, 1).reshape(-1).long()  # (B*H*W*C,)
         dtype = torch.promote_types(rows.dtype, torch.float32)
-        return F.cross_entropy(rows.to(dtype), targets, reduction="none").view(len(x), -1).sum(1)
+        return F.cross_entropy(rows.to(dtype), targets, reduction="none")
 
     def log_pmf_of(self, channel: int, logits: Tensor, earlier: Tensor) -> Tensor:  # noqa: ARG002
         """log p (N, L) float64 of every level, of logits (N, L), which depend on the earlier channels already."""

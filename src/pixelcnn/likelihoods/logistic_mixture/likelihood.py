@@ -61,11 +61,25 @@ class LogisticMixture:
 
     def nll(self, outputs: Tensor, x: Tensor) -> Tensor:
         """-log p(x) in nats per image, (B,); x (B, C, H, W) integers. In float32 at least."""
-        dtype = torch.promote_types(outputs.dtype, torch.float32)
-        rows = outputs.permute(0, 3, 4, 2, 1).reshape(-1, self.num_outputs)  # (N, K), N = B*H*W*G
-        values = x.permute(0, 2, 3, 1).reshape(-1, self.group_channels)  # (N, D)
-        log_p = torch.logsumexp(self._log_joint(rows.to(dtype), values), dim=1)
+        log_p = torch.logsumexp(self._log_joint(*self._rows(outputs, x)), dim=1)
         return -log_p.view(len(x), -1).sum(1)
+
+    def nll_map(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """-log p in nats of each sub-pixel given those before it, (B, C, H, W).
+
+        log p(x_c | x_<c) is the difference of log p(x_<=c) and log p(x_<c), each a sum over the components.
+        """
+        batch, channels, height, width = x.shape
+        rows, values = self._rows(outputs, x)
+        before = [torch.logsumexp(self._log_joint(rows, values[:, :c]), dim=1) for c in range(self.group_channels + 1)]
+        nats = -torch.stack(before, dim=1).diff(dim=1)  # (N, D)
+        return nats.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def _rows(self, outputs: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (N, K), in float32 at least, and integers (N, D) of the groups of all pixels, N = B*H*W*G."""
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        rows = outputs.permute(0, 3, 4, 2, 1).reshape(-1, self.num_outputs)
+        return rows.to(dtype), x.permute(0, 2, 3, 1).reshape(-1, self.group_channels)
 
     def log_pmf_of(self, channel: int, outputs: Tensor, earlier: Tensor) -> Tensor:
         """log p (N, L) float64 of every level of one channel: outputs (N, K), earlier channels (N, channel).
