@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import pixelcnn
 from pixelcnn import params
-from pixelcnn.data import embeddings
+from pixelcnn.cli import main
+from pixelcnn.data import embeddings, image_files
 from pixelcnn.data.config import Classifier, EmbeddingsFile
 from pixelcnn.data.dataset import DatasetInfo, image_hash, read_info, read_split, write_info
 from pixelcnn.data.writer import SplitWriter
@@ -142,6 +144,22 @@ def test_the_stage_trains_a_classifier_whose_features_are_the_embeddings(
     black, white = (test.embeddings[test.labels == label].mean(0) for label in (0, 1))
     assert float((black - white).norm()) > 0.1
     assert "5 numbers per image, resnet18 trained on the labels of Plain" in capsys.readouterr().out
+
+    # What it trained is saved, and makes the same embeddings of the same images: as conditions of images never seen
+    embedder = pixelcnn.load_embedder("out")
+    torch.testing.assert_close(embedder(test.images), test.embeddings)
+    image_files.write(Path("white.png"), test.images[1], levels=4)
+    main(["embed", "out", "white.png", "-o", "e.npy"])
+    torch.testing.assert_close(torch.from_numpy(np.load("e.npy")), test.embeddings[1:2])
+    assert "e.npy: 1 embeddings of 5 numbers, resnet18 trained on the labels of plain" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"float32 \(12, 1, 8, 8\) is not uint8 \(N, 1, 8, 8\)"):
+        embedder(test.images / 3)
+    with pytest.raises(ValueError, match=r"plain: no embedder/ there"):
+        pixelcnn.load_embedder(prepared)
+    weights = Path("out/embedder/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"model.safetensors: not the weights that config.json names"):
+        pixelcnn.load_embedder("out")
 
 
 def test_a_classifier_needs_labels(prepared: Path) -> None:

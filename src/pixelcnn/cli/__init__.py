@@ -15,6 +15,7 @@ VERBS = {
     "suite": "switch params.yaml to CIFAR-10 or ImageNet",
     "sample": "draw images from a model",
     "complete": "draw the missing pixels of images, several times",
+    "embed": "embeddings of images, for a model that is conditioned on them",
     "reconstruct": "draw images from an auto-encoder's codes of images",
     "interpolate": "draw images between two images, along their codes or embeddings",
     "models": "the registered models, and finished runs: list, show, download, pack, register",

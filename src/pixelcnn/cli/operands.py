@@ -18,6 +18,7 @@ from pixelcnn.config import COLDEST, HOTTEST, Given
 from pixelcnn.data import image_files
 from pixelcnn.data.dataset import Split, SplitName, read_info, read_split
 from pixelcnn.data.decoding import SUFFIXES
+from pixelcnn.data.embedder import Embedder
 from pixelcnn.data.images import check_images
 from pixelcnn.data.layouts import counted, is_image
 from pixelcnn.files import check_name, excerpt
@@ -95,7 +96,7 @@ def label(model: Model, text: str) -> int:
 # IMAGES
 
 
-def read_images(operands: Sequence[str], model: Model, of_any_size: bool = False) -> Images:
+def read_images(operands: Sequence[str], model: Model | Embedder, of_any_size: bool = False) -> Images:
     """The images of IMAGES, with the model's channels and levels, and its size unless they may be of any.
 
     Raises ValueError with the file, split or folder that is not as it should be.
@@ -134,7 +135,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _of_split(folder: Path, name: str, num: str | None, model: Model) -> Images:
+def _of_split(folder: Path, name: str, num: str | None, model: Model | Embedder) -> Images:
     info = read_info(folder)
     if (info.shape, info.levels) != (model.shape, model.data.levels):
         raise ValueError(

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from pixelcnn.checkpoint import identity
-from pixelcnn.cli import operands, output
+from pixelcnn.cli import operands, output, places
 from pixelcnn.config import Given
-from pixelcnn.generation import sample_folder
+from pixelcnn.generation import film, sample_folder
 from pixelcnn.generation.grids import save_grid
 from pixelcnn.generation.sampling import in_float64, sample_batches
 from pixelcnn.model import Model
@@ -32,6 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
     parser.add_argument("--num", type=operands.count, default=64, help="how many images (default: %(default)s)")
     output.drawing_arguments(parser)
+    parser.add_argument(
+        "--film", type=places.out, metavar="FILE", help="a .gif or .webp that shows the images of a grid being drawn"
+    )
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--label", action="append", help="a class, by name or number; repeat it for more rows")
     given.add_argument(
@@ -45,6 +48,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draw the images and write them."""
     output.check_out(args.out)
+    if args.film:
+        film.check(args.film)
+        if not args.out.suffix:
+            raise ValueError(f"--film: shows a grid; name a .png file as --out, not the folder {args.out}")
     model = operands.load_model(args.model)
     rows = _rows(model, args.label, args.embedding)[: args.num]
     columns = -(-args.num // len(rows))
@@ -55,7 +62,11 @@ def run(args: argparse.Namespace) -> None:
     if args.out.suffix:
         images = torch.cat(list(_draw(model, num, cond, args)))
         wide = columns if several else math.ceil(math.sqrt(columns))
-        save_grid(args.out, images, wide, model.data.levels, names if several else ())
+        shown = images, wide, model.data.levels, names if several else ()
+        save_grid(args.out, *shown)
+        if args.film:
+            film.save(args.film, *shown)
+            print(f"{args.film}: the images being drawn")
     else:
         _write_folder(model, rows, num, cond, args)
     order = f", {columns} of each: {', '.join(names)}" if several else ""

@@ -103,12 +103,15 @@ class Images(Section):
     images_per_shard: Count
 
 
+ResNet = Literal["resnet18", "resnet34", "resnet50"]  # torchvision's
+
+
 class Classifier(Section):
     """Embeddings from the top layer of a convolutional network trained on the data set's labels."""
 
     source: Literal["classifier"]
     dataset: Name  # whose images are embedded
-    network: Literal["resnet18", "resnet34", "resnet50"]  # torchvision's
+    network: ResNet
     dims: Count  # of an embedding: the features that the classes are read from
     seed: Seed
     steps: Count

@@ -4,7 +4,8 @@
 
 A shard has a column `image`, fixed-size binary of C*H*W bytes; where the data has classes also `label`, int16.
 A data set with embeddings also has a file SPLIT.embeddings.parquet per split: a column `embedding` of fixed-size lists
-of float32, one row for each image in the order of the shards.
+of float32, one row for each image in the order of the shards; and, of embeddings by a classifier, that classifier in a
+folder `embedder` (pixelcnn.data.embedder).
 
 torch is imported only where tensors are made, so that stages without it start quickly.
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "validation", "test"]
 CARD = "card.json"
+EMBEDDER = "embedder"  # the folder of what made the embeddings; a training copies it beside its model
 
 # Data sets prepared by an earlier release hold the old names of sources
 SourceName = Annotated[str, AfterValidator(lambda name: RENAMED.get(name, name))]

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,27 +27,31 @@ from pixelcnn.data.dataset import (
 from pixelcnn.files import atomic, sha256_of
 from pixelcnn.progress import progress
 
+if TYPE_CHECKING:
+    from pixelcnn.data.embedder import Embedder
+
 Vectors = dict[SplitName, npt.NDArray[np.float32]]  # (N, D) of each split
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 COLUMNS = ("split", "image", "embedding")
 
 
-def from_classifier(settings: Classifier, info: DatasetInfo, data: Path) -> tuple[Vectors, dict[str, float]]:
-    """Embed all splits by a network trained on the train split; returns also its accuracy on the test split."""
+def from_classifier(
+    settings: Classifier, info: DatasetInfo, data: Path
+) -> tuple["Embedder", Vectors, dict[str, float]]:
+    """Embed all splits by a network trained on the train split: it, the embeddings, its accuracy on the test split."""
     import torch
 
-    from pixelcnn.data.embedder import accuracy, embed, train_classifier
+    from pixelcnn.data.embedder import train_classifier
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     splits = {name: read_split(data, name) for name in SPLITS}
-    network = train_classifier(settings, info, splits["train"], device)
+    embedder = train_classifier(settings, info, splits["train"], device)
     with progress("embeddings", sum(len(split.images) for split in splits.values()), "images") as bar:
-        vectors = {name: embed(network, split.images, bar.update) for name, split in splits.items()}
+        vectors = {name: embedder(split.images, bar.update) for name, split in splits.items()}
     labels = splits["test"].labels
     assert labels is not None
-    return {name: v.numpy() for name, v in vectors.items()}, {
-        "test_accuracy": accuracy(network, vectors["test"], labels)
-    }
+    report = {"test_accuracy": embedder.accuracy(vectors["test"], labels)}
+    return embedder, {name: v.numpy() for name, v in vectors.items()}, report
 
 
 def from_file(settings: EmbeddingsFile, info: DatasetInfo) -> Vectors:

@@ -1,13 +1,16 @@
 """Embed the images of a prepared data set and write them as a data set with embeddings, for conditional models.
 
+A classifier that is trained for it is saved with them, for other images: `pixelcnn embed data/prepared/NAME IMAGES`.
+
 python -m pixelcnn.stages.embed NAME --data data/prepared/DATASET --out data/prepared/NAME --report FILE
 """
 
+import shutil
 from pathlib import Path
 
 from pixelcnn.data import embeddings
 from pixelcnn.data.config import Classifier
-from pixelcnn.data.dataset import read_info
+from pixelcnn.data.dataset import EMBEDDER, read_info
 from pixelcnn.files import write_json
 from pixelcnn.stages import parse, parser, read_params, run
 
@@ -26,8 +29,10 @@ def main() -> None:
     if args.name not in entries:
         raise ValueError(f"params.yaml: embeddings: {args.name!r} is not one of {', '.join(entries) or '(none)'}")
     settings, info = entries[args.name], read_info(args.data)
+    shutil.rmtree(args.out / EMBEDDER, ignore_errors=True)
     if isinstance(settings, Classifier):
-        vectors, report = embeddings.from_classifier(settings, info, args.data)
+        embedder, vectors, report = embeddings.from_classifier(settings, info, args.data)
+        embedder.save(args.out / EMBEDDER)
         origin = f"{settings.network} trained on the labels of {info.title}"
     else:
         vectors, report = embeddings.from_file(settings, info), {}

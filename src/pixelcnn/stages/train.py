@@ -11,6 +11,7 @@ a start before DVC has committed the outs; the next training of the run removes 
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn import checkpoint, files, pretrained, stages
-from pixelcnn.data.dataset import DatasetInfo, read_info, read_split
+from pixelcnn.data.dataset import EMBEDDER, DatasetInfo, read_info, read_split
 from pixelcnn.device import has_bfloat16
 from pixelcnn.generation.sample_grids import sample_grid
 from pixelcnn.model import Model
@@ -130,6 +131,8 @@ def _finish(fit: Fit, args: argparse.Namespace, device: torch.device, log: RunLo
     """Write the model and what is reported of it. DVC has yet to commit that; until then the checkpoint stays."""
     fit.save_finished()
     report = fit.write(args.out, args.report, device)
+    if (args.data / EMBEDDER).is_dir():  # so that the model's folder has what makes conditions of new images
+        shutil.copytree(args.data / EMBEDDER, args.out / EMBEDDER, dirs_exist_ok=True)
     curve, sha256 = args.report.with_suffix(".csv"), checkpoint.read_config(args.out).weights_sha256
     numbers = report.model_dump(exclude_none=True, exclude={"hardware", "exact", "initial"})
     log.finish(numbers, sha256, {"curve": curve, "model": args.out / checkpoint.CONFIG})

@@ -5,6 +5,7 @@
     RUN.parquet                      bits/dim of each evaluated image, for the comparison with later versions
     RUN.csv, RUN.png                 training curve, sample grid
     README.md                        model card
+    embedder/                        of a model given embeddings by a classifier: it (pixelcnn.data.embedder)
 
 `of_run` makes one of a run's reports, `unpack` of a folder that `pack` wrote. Such a folder needs neither reports nor
 DVC nor MLflow: the models that ship with pixelcnn are such folders, and they carry a model from the machine that
@@ -26,7 +27,7 @@ from pydantic import AliasPath, Field
 from pixelcnn import checkpoint, files
 from pixelcnn.config import Name
 from pixelcnn.data.dataset import CARD as CARD_OF_DATA
-from pixelcnn.data.dataset import read_info, read_rows
+from pixelcnn.data.dataset import EMBEDDER, read_info, read_rows
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.generation.grids import drawn_by
 from pixelcnn.likelihoods.base import bits_per_dim, check_nll
@@ -185,6 +186,8 @@ def pack(name: str, params: Params, model: Path, reports: Path, out: Path) -> No
     with files.new_folder(out) as part:
         for file in copied:
             shutil.copy(file, part)
+        if (model / EMBEDDER).is_dir():
+            shutil.copytree(model / EMBEDDER, part / EMBEDDER)
         packed.write(part / RUN)
         files.write_text(part / CARD, f"{package.card}\n")
 
