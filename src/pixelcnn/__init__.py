@@ -15,8 +15,8 @@ fit             train a model on a tensor, an array or a torch Dataset
 load_embedder   what makes embeddings of images, the conditions of some models
 Model           what load and fit return: nll, bits_per_dim, nll_map, sample, complete, encode, reconstruct, interpolate
 
-Images are uint8, N x C x H x W. Commands of the same names: `pixelcnn --help`. The pipeline from archives to registered
-models: README.md and https://dvc.org, whose stages are in pixelcnn.stages.
+Images are uint8, N x C x H x W. `pixelcnn --help` lists commands of the same names. The pipeline from archives to
+registered models, `dvc repro`, is described in README.md.
 """
 
 from importlib import import_module

@@ -197,7 +197,8 @@ def _splits(whole: Split, validation: Any, levels: int, seed: int) -> dict[Split
             )
         return {"train": whole.part(~held_out), "validation": whole.part(held_out)}
     is_pair = isinstance(validation, tuple) and len(validation) == 2
-    x, y, _ = read(*(validation if is_pair else (validation, None)), levels, "validation")
+    images, labels = validation if is_pair else (validation, None)
+    x, y, _ = read(images, labels, levels, "validation")
     if x.shape[1:] != whole.images.shape[1:]:
         raise ValueError(
             f"validation: images of {tuple(x.shape[1:])}, those to train on {tuple(whole.images.shape[1:])}"
