@@ -89,11 +89,13 @@ def packed() -> Path:
 def test_unpacking_gives_the_package_that_was_packed() -> None:
     loaded = params.load(Path("params.yaml"))
     before = model_package.of_run(RUN, loaded, Path("models") / RUN, Path("reports"))
+    write_json(before.folder / "embedder" / "config.json", {})  # as of a model given embeddings
     after = model_package.unpack(packed())
     assert (after.run, after.seed, after.scores) == (before.run, before.seed, before.scores)
     assert after.card.strip() == before.card
     assert after.nll.read_bytes() == before.nll.read_bytes()
     assert after.samples.read_bytes() == before.samples.read_bytes()
+    assert (after.folder / "embedder" / "config.json").is_file()
     content = json.loads(Path("packed/run.json").read_text())
     assert content["train"] == TRAIN
     assert check(params.Run, content["params"]["run"], "run.json") == loaded.runs[RUN]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pixelcnn import stages
+from pixelcnn import files, stages
 from pixelcnn.training.distributed import World
 from tests.conftest import DEMO
 
@@ -277,7 +277,11 @@ def test_until_dvc_has_committed_a_finished_training_writes_its_outs_again(
 
     write_params(finished, {"seed": 8})
     monkeypatch.delenv("DVC_STAGE")
+    embedder = finished / "data/prepared/digits/embedder"  # as of a data set with embeddings
+    files.write_text(embedder / "config.json", "{}")
     train_here(finished, monkeypatch, "other")
+    shutil.rmtree(embedder)
+    assert (finished / "models/other/embedder/config.json").read_text() == "{}", "what makes conditions comes along"
     assert not list((finished / "checkpoints").glob("*.finished")), "the next training of the run removes it"
 
 
