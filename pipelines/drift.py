@@ -26,6 +26,7 @@ from pipelines.reproduce import run
 from pipelines.retrain import retrain
 from pixelcnn.config import read_yaml
 from pixelcnn.data import image_files
+from pixelcnn.data.layouts import is_image
 from pixelcnn.evaluation.drift import FEWEST, DriftTest
 from pixelcnn.files import check_kept, sha256_of
 from pixelcnn.tracking import drift as tests
@@ -57,7 +58,7 @@ def read_folder(folder: Path, champion: Champion) -> Incoming:
     """The images of a folder and those below it. One that cannot be read, or is of another size, is left out."""
     channels, height, width = champion.model.shape
     paths, images, refused = [], [], []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in image_files.SUFFIXES):
+    for path in sorted(p for p in folder.rglob("*") if is_image(p.name)):
         try:
             images.append(image_files.read(path, channels, champion.model.levels, (height, width)))
             paths.append(path)

@@ -19,7 +19,7 @@ from pixelcnn.api import Model
 from pixelcnn.config import check
 from pixelcnn.data.dataset import DatasetInfo, Split, SplitInfo, SplitName, fingerprint, image_hash
 from pixelcnn.data.images import check_images, shape_of
-from pixelcnn.data.preprocess import channel_statistics, is_held_out
+from pixelcnn.data.writer import channel_statistics, uniform
 from pixelcnn.params import Run
 from pixelcnn.training import setup
 from pixelcnn.training.distributed import World
@@ -190,7 +190,7 @@ def _splits(whole: Split, validation: Any, levels: int, seed: int) -> dict[Split
     if isinstance(validation, int | float):
         if not 0 < validation < 1:
             raise ValueError(f"validation: {validation} is not a fraction between 0 and 1, nor images")
-        held_out = torch.tensor([is_held_out(image.numpy().tobytes(), seed, validation) for image in whole.images])
+        held_out = torch.tensor([uniform(image.numpy().tobytes(), seed) < validation for image in whole.images])
         if not bool(held_out.any()) or bool(held_out.all()):
             raise ValueError(
                 f"validation: {validation} of {len(held_out)} images leaves none for one of the two splits"

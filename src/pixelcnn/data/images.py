@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pixelcnn.data.decoding import MODES
 from pixelcnn.data.image_files import levels_of
 
 MOST_CHANNELS = 16  # pixelcnn.config.Shape
+MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 Size = tuple[int, int]
 
 
