@@ -1,6 +1,8 @@
 """Where a file cannot be written whole, nothing lies under its name, nothing takes space, and a retry works."""
 
 import resource
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,3 +123,25 @@ def test_a_folder_that_may_not_be_written_is_an_error_in_a_line(
             main(line.split())
         assert end.value.code == 2
         assert "error: " in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_is_overwritten_and_two_at_once_write_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / ".a.part").write_bytes(bytes(10**6))
+    inside, both = threading.Event(), []
+
+    def second() -> None:
+        inside.wait()
+        with files.atomic(tmp_path / "a") as file:
+            both.append((tmp_path / "a").read_bytes())
+            file.write(b"second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with files.atomic(tmp_path / "a") as file:
+        inside.set()
+        time.sleep(0.2)
+        file.write(b"first")
+    thread.join()
+    assert both == [b"first"]
+    assert there(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"second"

@@ -76,7 +76,7 @@ def test_available_memory_is_at_most_the_machines() -> None:
 
 
 def test_a_pixel_file_is_written_once_and_leftovers_are_removed(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / ".pixels.1.part").write_bytes(b"of a process that was killed")
+    (tmp_path / ".pixels.part").write_bytes(b"of a process that was killed")
     on_disk(folder)
     written = (tmp_path / "pixels").stat().st_mtime_ns
     on_disk(folder)

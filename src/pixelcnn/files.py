@@ -1,6 +1,7 @@
 """Files that are whole or not there: atomic writes, locks, hashes, and JSON whose faults are named."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,18 +57,36 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write to, which takes the place of `path` when the block ends without an exception.
 
     Until then, and after a crash at any moment, `path` is what it was before. The data reach the disk before the name
-    does (fsync), and an exception removes the temporary file beside it.
+    does (fsync). The temporary file beside it, .NAME.part, is removed after an exception; what a killed process has
+    left there is overwritten by the next that writes `path`, and two at once write one after the other.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
+    part = path.with_name(f".{path.name}.part")
+    with os.fdopen(_open_alone(part), "wb") as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _open_alone(part: Path) -> int:
+    """A descriptor of the empty file `part`, made where it is missing, which no other process is writing.
+
+    The lock goes with the descriptor, also by kill -9.
+    """
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), part.stat()):  # else renamed or removed by its last writer
+                os.truncate(descriptor, 0)
+                return descriptor
+        os.close(descriptor)
 
 
 @contextmanager
@@ -78,6 +97,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise ValueError(f"--out: {path} is there already")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # by processes that were killed here
+        shutil.rmtree(left)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
@@ -85,12 +106,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def remove_parts(path: Path) -> None:
-    """Remove what processes that were killed inside `atomic(path)` have left beside it."""
-    for part in path.parent.glob(f".{path.name}.*.part"):
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

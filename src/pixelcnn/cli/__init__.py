@@ -19,7 +19,7 @@ VERBS = {
     "reconstruct": "draw images from an auto-encoder's codes of images",
     "interpolate": "draw images between two images, along their codes or embeddings",
     "models": "the registered models, and finished runs: list, show, download, pack, register",
-    "runs": "the records of trainings: add to the MLflow store what it lacks of them",
+    "runs": "complete the MLflow store from the records here; clear away what removed runs have left",
     "score": "bits/dim of images under a model",
     "compress": "compress images losslessly, to about the size of their NLL",
     "decompress": "restore the images of an archive",

@@ -1,21 +1,65 @@
-"""`pixelcnn runs sync`: add to the MLflow store what it lacks of the records in mlruns/records; delete nothing.
+"""`pixelcnn runs`: complete the MLflow store, and clear away what removed runs and data sets have left.
 
-The store is MLFLOW_TRACKING_URI, or mlflow.db here.
+sync   adds to the store what it lacks of the records in mlruns/records, and deletes nothing. The store is
+       MLFLOW_TRACKING_URI, or mlflow.db here.
+prune  lists what lies here of runs, data sets and embeddings that params.yaml no longer has; --remove removes it.
+       MLflow's runs and versions, the records and DVC's cache stay.
 """
 
 import argparse
+from pathlib import Path
+
+from tabulate import tabulate
+
+from pixelcnn import params
+from pixelcnn.cli import leftovers
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("sync", help="add to the store what it lacks of the records here")
+    prune = actions.add_parser("prune", help="list what runs and data sets that are no more have left here")
+    prune.add_argument("--remove", action="store_true", help="remove what is listed")
 
 
-def run(_: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Run the one ACTION."""
+    if args.action == "sync":
+        _sync()
+    else:
+        _prune(args.remove)
+
+
+def _sync() -> None:
     from pixelcnn.tracking import store  # MLflow takes seconds
 
     with store.answering():
         sent = store.sync()
     print(f"{store.address()}: {sent} records completed")
+
+
+def _prune(remove: bool) -> None:
+    found = leftovers.find(params.load(Path("params.yaml")))
+    rows = [(each.path, _in_words(each.num_bytes)) for each in found]
+    if not found:
+        print("nothing lies here of an entry that params.yaml does not have")
+        return
+    print(tabulate(rows, ["left over", "size"], colalign=("left", "right")))
+    total = _in_words(sum(each.num_bytes for each in found))
+    if not remove:
+        print(f"\n{total} of what params.yaml no longer has; `pixelcnn runs prune --remove` removes it")
+        return
+    holders = {each.path: leftovers.remove(each) for each in found}
+    for path, holder in holders.items():
+        if holder:
+            print(f"{path}: stays, process {holder} still trains this run")
+    print(f"\n{sum(not holder for holder in holders.values())} removed; `dvc gc --workspace` also clears DVC's cache")
+
+
+def _in_words(num_bytes: int) -> str:
+    """A size as people say it: 1.5 MB."""
+    size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" else f"{size:.1f} {units[0]}"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn.data.dataset import Split, SplitName, read_conditions, read_info, read_shards, read_split
-from pixelcnn.files import atomic, remove_parts
+from pixelcnn.files import atomic
 
 OF_MEMORY = 0.5  # the fraction of the machine's memory that a split may take
 OF_DEVICE = 0.25  # the fraction of the free device memory that a split may take; activations need the rest
@@ -71,7 +71,6 @@ def flatten(folder: Path, split: SplitName, path: Path) -> None:
     """
     if path.exists():
         return
-    remove_parts(path)
     with atomic(path) as file:
         for pixels, _ in read_shards(folder, split):
             file.write(pixels.data)

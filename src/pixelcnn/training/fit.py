@@ -129,7 +129,11 @@ class Fit:
         self.rows, self.seconds, self.logger_state = state["rows"], state["seconds"], state["logger_state"]
 
     def _tidy(self, keep: Path | None) -> None:
-        """Remove the finished weights of earlier trainings of this run; name interrupted ones, which stay."""
+        """Remove the finished weights of earlier trainings of this run, and files that a killed process has left half
+        written; name interrupted trainings, which stay.
+        """
+        for part in self.path.parent.glob(f".{self.name}-{'[0-9a-f]' * 12}.*.part"):
+            part.unlink()
         for other in self.path.parent.glob(f"{self.name}-{'[0-9a-f]' * 12}.*"):
             if other.suffix == FINISHED and other != keep:
                 other.unlink()
@@ -147,20 +151,15 @@ class Fit:
         best = (training.best_step, training.best_bits_per_dim, training.best_weights)
         if not self.finished.exists():
             checkpoint.save_state(self.finished, self._state() | {"best": best, "code": code})
-        self._remove(self.path)
+        self.path.unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.clock(), "logger_state": self.logger_state}
 
     def forget(self) -> None:
         """Remove the checkpoint and the finished weights."""
-        self._remove(self.path)
-        self._remove(self.finished)
-
-    def _remove(self, path: Path) -> None:
-        """Remove a file, and what a process killed while it wrote that has left beside it."""
-        path.unlink(missing_ok=True)
-        files.remove_parts(path)
+        self.path.unlink(missing_ok=True)
+        self.finished.unlink(missing_ok=True)
 
     def say(self, what: str) -> None:
         """Print a line, on rank 0."""
