@@ -4,9 +4,11 @@ A registered model is NAME, which means its champion, NAME@ALIAS or NAME/VERSION
 """
 
 import argparse
+import math
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
@@ -15,6 +17,9 @@ from pixelcnn import params, pretrained
 from pixelcnn.cli import places
 from pixelcnn.config import quoted
 from pixelcnn.files import new_folder, write_text
+
+if TYPE_CHECKING:
+    from pixelcnn.tracking import registry
 
 MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
 
@@ -70,7 +75,7 @@ def _list() -> None:
     from pixelcnn.tracking import registry, store
 
     rows = [
-        (v.name, v.version, ", ".join(v.aliases), v.test, v.error, v.run, f"{v.registered:%Y-%m-%d %H:%M}")
+        (v.name, v.version, ", ".join(v.aliases), *_score(v), v.run, f"{v.registered:%Y-%m-%d %H:%M}")
         for v in (registry.catalogue() if store.is_there() else [])
     ]
     headers = ["model", "version", "aliases", "test bits/dim", "±", "run", "registered"]
@@ -78,6 +83,11 @@ def _list() -> None:
         tabulate(rows, headers, floatfmt=("", "", "", ".3f", ".3f"), missingval="") if rows else "no model registered"
     )
     print(f"\nwith pixelcnn: {_bundled()}; `pixelcnn models register NAME` puts one into this list")
+
+
+def _score(version: "registry.Version") -> tuple[float, float | None]:
+    """Test bits/dim and their standard error, which those of one image do not have."""
+    return version.test, None if math.isnan(version.error) else version.error
 
 
 def _show(address: str) -> None:

@@ -34,13 +34,16 @@ class Comparison:
 def compare(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Comparison:
     """Compare bits/dim (N,) of the same images in the same order; the interval is the normal approximation's.
 
-    confidence: of the two-sided interval, such as 0.95. Raises ValueError for other numbers of images or less than two.
+    confidence: of the two-sided interval, such as 0.95; that of a single image is infinite. Raises ValueError where the
+    numbers of images differ or are 0.
     """
     if champion.shape != challenger.shape:
         raise ValueError(f"{len(champion)} images of the champion, {len(challenger)} of the challenger: not the same")
-    if len(champion) < 2:
-        raise ValueError(f"{len(champion)} images: an interval needs two at least")
+    if len(champion) == 0:
+        raise ValueError("no images to compare on")
     saved = champion.astype(np.float64) - challenger.astype(np.float64)
-    gain, error = float(saved.mean()), float(saved.std(ddof=1) / math.sqrt(len(saved)))
+    gain, error = float(saved.mean()), math.inf
+    if len(saved) > 1:
+        error = float(saved.std(ddof=1) / math.sqrt(len(saved)))
     half = NormalDist().inv_cdf((1 + confidence) / 2) * error
     return Comparison(gain, error, gain - half, gain + half, confidence, len(saved))
