@@ -16,6 +16,8 @@ from pixelcnn.data.dataset import (
     fingerprint,
     image_hash,
     join_fingerprints,
+    read_conditions,
+    read_counted,
     read_info,
     read_rows,
     read_split,
@@ -150,15 +152,15 @@ def test_a_damaged_shard_is_refused_by_name(damage: Any, message: str, tmp_path:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("count", "message"),
-    [(701, "shards hold 700 images, card.json says 701"), (699, r"train-00002\.parquet: holds images beyond the 699")],
-)
-def test_counts_that_differ_from_the_card_are_refused(count: int, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "said"), [(701, "701"), (699, "699"), (2**31 - 1, "2,147,483,647")])
+def test_counts_that_differ_from_the_card_are_refused_before_memory_is_taken(
+    count: int, said: str, tmp_path: Path
+) -> None:
     described = write(tmp_path, IMAGES, LABELS).info.model_copy(update={"num_images": count})
     write_info(card(splits={"train": described}), tmp_path / "card.json")
-    with pytest.raises(ValueError, match=message):
-        read_split(tmp_path, "train")
+    for read in (read_counted, lambda it: read_split(it, "train"), lambda it: read_conditions(it, "train")):
+        with pytest.raises(ValueError, match=f"the train shards hold 700 images, card.json says {said}"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ Shapes: N images, C channels, H rows, W columns, D dimensions of an embedding.
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -117,6 +118,21 @@ def read_info(folder: Path) -> DatasetInfo:
         ) from None
 
 
+def read_counted(folder: Path) -> DatasetInfo:
+    """`read_info`, after the shards of all splits were found to hold as many images as the card says."""
+    info = read_info(folder)
+    for name, split in info.splits.items():
+        _check_count(folder, name, split)
+    return info
+
+
+def _check_count(folder: Path, name: SplitName, described: SplitInfo) -> None:
+    """Raise ValueError unless the shards' footers sum to the card's number, before memory is allocated for so many."""
+    found = sum(_num_rows(folder / file) for file in described.shards)
+    if found != described.num_images:
+        raise ValueError(f"{folder}: the {name} shards hold {found:,} images, {CARD} says {described.num_images:,}")
+
+
 def write_info(info: DatasetInfo, path: Path) -> None:
     """Write a data set's card as JSON, atomically."""
     write_text(path, info.model_dump_json(indent=2) + "\n")
@@ -132,6 +148,7 @@ def read_split(folder: Path, split: SplitName) -> Split:
 
     info = read_info(folder)
     described = info.splits[split]
+    _check_count(folder, split, described)
     images = np.empty((described.num_images, math.prod(info.shape)), np.uint8)
     labels = np.empty(described.num_images, np.int64) if info.classes else None
     row = 0
@@ -153,17 +170,10 @@ def read_shards(folder: Path, split: SplitName) -> Iterator[tuple[npt.NDArray[np
     Raises ValueError naming the shard that is missing, damaged or not as the card says.
     """
     info = read_info(folder)
-    described, row = info.splits[split], 0
-    for file in described.shards:
+    _check_count(folder, split, info.splits[split])
+    for file in info.splits[split].shards:
         pixels, numbers = _read_shard(folder / file, math.prod(info.shape), bool(info.classes))
-        row += len(pixels)
-        if row > described.num_images:
-            raise ValueError(
-                f"{folder / file}: holds images beyond the {described.num_images:,} of the card's {split} split"
-            )
         yield pixels, numbers
-    if row != described.num_images:
-        raise ValueError(f"{folder}: the {split} shards hold {row:,} images, {CARD} says {described.num_images:,}")
 
 
 def chosen(total: int, num: int, seed: int) -> "torch.Tensor":
@@ -193,6 +203,7 @@ def read_conditions(folder: Path, split: SplitName) -> Split:
 
     info = read_info(folder)
     described = info.splits[split]
+    _check_count(folder, split, described)
     labels = [pq.read_table(folder / file, columns=["label"])["label"] for file in described.shards if info.classes]
     embeddings = _read_embeddings(folder, split, described.num_images, info.embeddings) if info.embeddings else None
     return Split(
@@ -221,16 +232,30 @@ def _read_embeddings(folder: Path, split: SplitName, num: int, info: EmbeddingsI
     return column.flatten().to_numpy(zero_copy_only=False, writable=True).reshape(num, info.dims)
 
 
-def _read_shard(path: Path, width: int, has_labels: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
-    """The pixels (N, width) and labels (N,), empty if there are none, of one shard."""
+def _num_rows(path: Path) -> int:
+    with _faults_of(path):
+        num: int = pq.read_metadata(path).num_rows
+    return num
+
+
+@contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    """Raise ValueError naming the shard that is missing or cannot be read."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as shard:
-            table = shard.read()
+        yield
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, though {CARD} lists it; run preprocess again or `dvc pull`") from None
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
+
+
+def _read_shard(path: Path, width: int, has_labels: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
+    """The pixels (N, width) and labels (N,), empty if there are none, of one shard."""
+    with _faults_of(path), pq.ParquetFile(path, page_checksum_verification=True) as shard:
+        table, num = shard.read(), shard.metadata.num_rows
     expected = shard_schema(width, has_labels)
+    if table.num_rows != num:
+        raise ValueError(f"{path}: is damaged: holds {table.num_rows:,} images, its footer says {num:,}")
     if not table.schema.equals(expected):
         raise ValueError(f"{path}: has columns {_columns(table.schema)}, {CARD} says {_columns(expected)}")
     pixels = [_values(chunk, np.uint8, width) for chunk in table["image"].chunks]

@@ -4,7 +4,7 @@ python -m pixelcnn.stages.baseline NAME --data data/prepared/NAME --out reports/
 """
 
 from pixelcnn.data import sources
-from pixelcnn.data.dataset import read_info, read_rows, read_split
+from pixelcnn.data.dataset import read_counted, read_rows, read_split
 from pixelcnn.evaluation.baselines import measure, spread
 from pixelcnn.stages import parse, parser, read_params, run
 
@@ -14,7 +14,7 @@ def main() -> None:
     args = parse(parser(__doc__, entry, data="the prepared data set", out="JSON file to write"))
     params = read_params()
     params.preparation(args.name)  # refuses a name that is none
-    info = read_info(args.data)
+    info = read_counted(args.data)
     some = spread(info.splits["train"].num_images, params.baseline.max_train_images)
     train = read_rows(args.data, "train", some).images
     test = read_split(args.data, "test").images

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pixelcnn.data import embeddings
 from pixelcnn.data.config import Classifier
-from pixelcnn.data.dataset import EMBEDDER, read_info
+from pixelcnn.data.dataset import EMBEDDER, read_counted
 from pixelcnn.files import write_json
 from pixelcnn.stages import parse, parser, read_params, run
 
@@ -28,7 +28,7 @@ def main() -> None:
     entries = read_params().embeddings
     if args.name not in entries:
         raise ValueError(f"params.yaml: embeddings: {args.name!r} is not one of {', '.join(entries) or '(none)'}")
-    settings, info = entries[args.name], read_info(args.data)
+    settings, info = entries[args.name], read_counted(args.data)
     shutil.rmtree(args.out / EMBEDDER, ignore_errors=True)
     if isinstance(settings, Classifier):
         embedder, vectors, report = embeddings.from_classifier(settings, info, args.data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pixelcnn import checkpoint, files
-from pixelcnn.data.dataset import Split, SplitName, chosen, read_info, read_rows, read_split
+from pixelcnn.data.dataset import Split, SplitName, chosen, read_counted, read_rows, read_split
 from pixelcnn.device import default, prepare
 from pixelcnn.evaluation.measure import measure, scores_of
 from pixelcnn.model import Model
@@ -31,7 +31,7 @@ def main() -> None:
     device = default()
     prepare(device)
     model = checkpoint.load_for(args.data, args.model, device)
-    num_images = read_info(args.data).splits["train"].num_images
+    num_images = read_counted(args.data).splits["train"].num_images
     splits = _splits(args.data, chosen(num_images, settings.num_train_images, settings.seed))
     table = measure(model, splits, settings.batch_size, args.name)
     table.attrs = {"weights_sha256": checkpoint.identity(model)}  # pixelcnn.tracking.model_package compares it

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pixelcnn.data import loader
-from pixelcnn.data.dataset import DatasetInfo, Split, read_info
+from pixelcnn.data.dataset import DatasetInfo, Split, read_counted
 from pixelcnn.device import arrange, prepare
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import Run
@@ -20,7 +20,7 @@ MOST_NAMES = 8  # of weights in a message
 
 def training_images(data: Path, pixels: Path, world: World) -> tuple[loader.Images, Split]:
     """The train split; its images on disk, in the file `pixels`, where they are too many for the memory."""
-    empty = [name for name, split in read_info(data).splits.items() if not split.num_images]
+    empty = [name for name, split in read_counted(data).splits.items() if not split.num_images]
     if empty:
         raise ValueError(f"{data}: has no image in {', '.join(empty)}, of which a training needs some")
     limit = loader.OF_MEMORY * loader.memory()
