@@ -14,6 +14,7 @@ from pixelcnn import checkpoint, files
 from pixelcnn.cli import main, output
 from pixelcnn.data import image_files
 from pixelcnn.generation.grids import save_grid
+from pixelcnn.tracking.records import Record
 from tests.conftest import images
 from tests.test_architectures import model_of
 
@@ -95,6 +96,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
     assert state is not None
     assert state["a"].tolist() == [1, 1, 1]
     assert there(tmp_path) == ["a.pt"]
+
+
+def test_an_event_that_cannot_be_written_whole_is_an_error_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = Record.create({"experiment": "noise"})
+    record.put({"step": 1})
+    with no_file_above(record.size + 7), pytest.raises(OSError, match=r"File too large: 'mlruns/records/.*events"):
+        record.put({"step": 2, "metrics": {"a": 1.0}})
+    record.put({"step": 3})
+    assert [event["step"] for event in record.events()] == [1, 3]
 
 
 def test_a_grid_and_a_new_folder_are_whole_or_not_there(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole pipeline, as a user runs it: `dvc repro` in a folder of its own, with a small params.yaml."""
 
+import errno
 import hashlib
 import importlib
 import json
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pixelcnn import files, stages
+from pixelcnn import checkpoint, files, stages
 from pixelcnn.training.distributed import World
 from tests.conftest import DEMO
 
@@ -295,6 +296,27 @@ def test_a_picture_that_fails_is_a_line_and_ends_no_training(
     train_here(finished, monkeypatch, "unpictured")
     assert "step 20: no picture (RuntimeError: no room); going on" in capsys.readouterr().out
     assert weights(finished, "unpictured") == weights(finished, RUN)
+
+
+def test_a_full_disk_ends_a_training_which_goes_on_from_its_last_checkpoint(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, save = [], checkpoint.save_state
+
+    def save_once(path: Path, state: dict[str, Any]) -> None:
+        if saved:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(path, state)
+        saved.append(state["training"]["step"])
+
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(checkpoint, "save_state", save_once)
+        with pytest.raises(OSError, match=r"No space left on device: 'checkpoints/.*the last checkpoint is whole"):
+            train_here(finished, monkeypatch, "whole-again")
+    capsys.readouterr()
+    train_here(finished, monkeypatch, "whole-again")
+    assert f"resuming after step {saved[0]} " in capsys.readouterr().out
+    assert weights(finished, "whole-again") == weights(finished, RUN)
 
 
 def test_a_second_process_waits_for_the_one_that_trains_the_run(

@@ -226,6 +226,7 @@ def test_a_training_runs_while_the_store_is_down_and_is_sent_later(capsys: pytes
     train(range(4, 6), training=training)  # the same training resumed; the store gets what it lacks of both
     trained = next(run for run in runs() if "training" in run.data.tags)
     assert steps_of(trained) == [1, 2, 3, 4, 5]
+    assert trained.data.params["train.steps"] == "9"
     assert len(runs()) == 2
     assert nothing_is_lacking()
 

@@ -62,7 +62,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    with os.fdopen(_open_alone(part), "wb") as file:
+    with naming(path), os.fdopen(_open_alone(part), "wb") as file:
         try:
             yield file
             file.flush()
@@ -71,6 +71,17 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the message of an OSError say which file it is about, as that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _open_alone(part: Path) -> int:
@@ -115,7 +126,7 @@ def lock(path: Path) -> Iterator[None]:
     Raises BlockingIOError, whose message is the holder's process id, where another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with naming(path), path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

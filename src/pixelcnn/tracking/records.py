@@ -70,11 +70,12 @@ class Record:
             yield
 
     def put(self, event: Event) -> None:
-        """Append an event, by one write; it survives the process from here on.
+        """Append an event; it survives the process from here on. OSError where it cannot be written whole.
 
-        The line feed before it ends what a process that was killed in its write may have left.
+        The line feed before it ends what a process that was killed in its write, or a full disk, may have left.
         """
-        with (self.folder / EVENTS).open("ab", buffering=0) as file:
+        path = self.folder / EVENTS
+        with files.naming(path), path.open("ab") as file:
             file.write(f"\n{json.dumps(event)}\n".encode())
 
     def attach(self, path: Path) -> str:
@@ -85,7 +86,8 @@ class Record:
         """Write a file of that name; returns its path in the record, for an event."""
         path = self.folder / FILES / uuid.uuid4().hex / name
         path.parent.mkdir(parents=True)
-        path.write_bytes(content)
+        with files.naming(path):
+            path.write_bytes(content)
         return str(path.relative_to(self.folder))
 
     def chunks(self, start: int = 0, num: int = 200) -> Iterator[tuple[list[Event], int]]:

@@ -7,6 +7,7 @@ Sending is idempotent, since MLflow stores a point of the same name, step, time 
 
 import contextlib
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -47,6 +48,10 @@ EXPERIMENT_TAGS = {
     "mlflow.sharedViewState.results": json.dumps(VIEW),
 }
 REFUSALS = (400, 404, 409, 413)  # HTTP status codes after which a retry is of no use
+
+
+# It prints tracebacks of errors that it raises as well, such as those of a full disk
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class Deleted(ValueError):
@@ -275,7 +280,8 @@ class Sender:
 
     def _send_batch(self, client: mlflow.MlflowClient, events: Sequence[Event]) -> None:
         points = [Metric(k, v, e["time"], e["step"]) for e in events for k, v in e.get("metrics", {}).items()]
-        params = [Param(key, value) for event in events for key, value in event.get("params", {}).items()]
+        given = [item for event in events for item in event.get("params", {}).items()]
+        params = [Param(key, value) for key, value in dict.fromkeys(given)]  # each start of a training has logged them
         tags = [RunTag(key, value) for event in events for key, value in event.get("tags", {}).items()]
         batches: list[dict[str, Any]] = []
         for kind, values, most in (("metrics", points, 1000), ("params", params, 100), ("tags", tags, 100)):

@@ -187,6 +187,12 @@ class Fit:
                     self.after(step, bar, logger)
             except LostRank as error:
                 raise LostRank(f"{error}; {self.save_after_loss()}") from error
+            except OSError as error:  # a full disk, or one that is gone
+                if not self.path.exists():
+                    raise
+                raise OSError(
+                    f"{error}; the last checkpoint is whole, and the same command goes on from there"
+                ) from error
 
     def after(self, step: Step, bar: "tqdm[Any]", logger: Logger | None) -> None:
         """After a step: log, save, stop and draw, where it is time to."""
