@@ -85,10 +85,12 @@ def saved(folder: Path) -> int:
     return max((path.stat().st_mtime_ns for path in (folder / "checkpoints").glob("*.pt")), default=0)
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], object], process: subprocess.Popen[str], seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < end, "it did not happen in time"
+        if time.monotonic() > end:
+            process.terminate()
+            raise AssertionError(f"it did not happen in time: {process.communicate()[0]}")
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.001)
 

@@ -80,7 +80,7 @@ def build(config: Config, spec: Spec) -> ToyVAE:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A copy of the package with one folder more, and params.yaml with one run of it."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -98,6 +98,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["sample"] |= {"per_class": 2}
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(params, file)
+    shutil.copy(empty_store, folder / "mlflow.db")
     return folder
 
 

@@ -70,8 +70,10 @@ def registered(folder: Path) -> Iterator[dict[str, RegisterReport]]:
 
 
 @pytest.fixture(scope="module")
-def receipts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RegisterReport]]:
-    with registered(tmp_path_factory.mktemp("registry")) as made:
+def receipts(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[dict[str, RegisterReport]]:
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with registered(folder) as made:
         yield made
 
 

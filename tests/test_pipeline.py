@@ -1,12 +1,15 @@
 """The whole pipeline, as a user runs it: `dvc repro` in a folder of its own, with a small params.yaml."""
 
+import contextlib
 import errno
 import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,7 +21,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pixelcnn import checkpoint, files, stages
+from pixelcnn import checkpoint, cli, files, stages
 from pixelcnn.training.distributed import World
 from tests.conftest import DEMO
 
@@ -120,7 +123,9 @@ def weights(folder: Path, name: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_repro_ends_with_tables_pictures_and_a_registered_version(finished: Path) -> None:
+def test_repro_ends_with_tables_pictures_and_a_registered_version(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = (finished / "reports" / "report" / "nll-digits.md").read_text()
     assert "Gated PixelCNN, unconditional" in table
     assert (finished / "reports" / "report" / "index.html").stat().st_size > 10_000
@@ -128,8 +133,9 @@ def test_repro_ends_with_tables_pictures_and_a_registered_version(finished: Path
     receipt = json.loads((finished / "reports" / "register" / f"{RUN}.json").read_text())
     assert receipt["uri"] == "models:/digits@champion"
     assert receipt["weights_sha256"] == weights(finished, RUN)
-    shown = python(finished, "pixelcnn.cli", "results")
-    assert "Gated PixelCNN, unconditional" in shown
+    monkeypatch.chdir(finished)
+    cli.main(["results"])
+    assert "Gated PixelCNN, unconditional" in capsys.readouterr().out
 
 
 @pytest.mark.timeout(600)
@@ -175,24 +181,14 @@ def test_registering_again_adds_no_version_and_an_empty_registry_adopts_the_mode
 
 
 @pytest.mark.timeout(600)
-def test_a_registered_version_scores_images_without_the_project_at_hand(finished: Path) -> None:
-    script = (
-        "import mlflow, numpy as np; mlflow.set_tracking_uri('sqlite:///mlflow.db');"
-        "model = mlflow.pyfunc.load_model('models:/digits@champion');"
-        "print(model.predict(np.zeros((3, 1, 8, 8), np.uint8)).shape, model.metadata.signature.inputs)"
-    )
-    shown = call(finished, sys.executable, "-c", script)
-    assert "(3,)" in shown
-    assert "uint8" in shown
-
-
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(finished: Path, number: signal.Signals) -> None:
+def test_a_killed_training_goes_on_in_its_mlflow_run_and_ends_with_the_same_weights(
+    finished: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_params(finished, {"steps": 200, "seed": 1})  # long enough to be interrupted
     checkpoints = finished / "checkpoints"
     if not (finished / "models" / "whole").exists():
-        call(finished, *train_command("whole"))
+        train_here(finished, monkeypatch, "whole")
     assert not list(checkpoints.glob("*.pt"))
 
     child = subprocess.Popen(train_command("resumed"), cwd=finished, env=environment(), stdout=subprocess.DEVNULL)
@@ -200,7 +196,9 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(finished: Path
     child.send_signal(number)
     code = child.wait()
     assert code == (-number if number == signal.SIGKILL else 128 + number)
-    said = call(finished, *train_command("resumed"))
+    capsys.readouterr()
+    train_here(finished, monkeypatch, "resumed")
+    said = capsys.readouterr().out
     assert "resuming after step" in said
     assert "resuming after step 200" not in said
     assert weights(finished, "resumed") == weights(finished, "whole")
@@ -209,27 +207,22 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(finished: Path
     assert set(steps[0]) <= set(steps[1])
     assert len(steps[1]) == len(set(steps[1]))
     assert not list(checkpoints.glob("*.pt"))
+    assert statuses(finished) == {"FINISHED"}
+
+
+def statuses(folder: Path) -> set[str]:
+    """Of all runs in a project's store."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        return {status for (status,) in database.execute("select status from runs")}
 
 
 @pytest.mark.timeout(600)
-def test_a_resumed_training_continues_its_mlflow_run(finished: Path) -> None:
-    script = (
-        "import mlflow, collections; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
-        "e = client.get_experiment_by_name('digits').experiment_id;"
-        "print(collections.Counter((r.info.run_name, r.info.status) for r in client.search_runs([e])))"
-    )
-    shown = call(finished, sys.executable, "-c", script)
-    assert "FINISHED" in shown
-    assert "KILLED" not in shown
-    assert "RUNNING" not in shown
-
-
-@pytest.mark.timeout(600)
-def test_a_loss_that_is_not_finite_ends_the_stage_and_names_the_step(finished: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_stage_and_names_the_step(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_params(finished, {"learning_rate": 1e30, "gradient_clip": 1e30})
-    said = call(finished, *train_command("x"), code=2)
-    assert "error: step 2: the loss is nan" in said
-    assert "Traceback" not in said
+    with pytest.raises(FloatingPointError, match="step 2: the loss is nan"):
+        train_here(finished, monkeypatch, "x")
 
 
 def test_measuring_a_budget_trains_no_model_and_leaves_nothing_behind(
@@ -298,9 +291,8 @@ def test_a_picture_that_fails_is_a_line_and_ends_no_training(
     assert weights(finished, "unpictured") == weights(finished, RUN)
 
 
-def test_a_full_disk_ends_a_training_which_goes_on_from_its_last_checkpoint(
-    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def end_by_a_full_disk(finished: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> int:
+    """Train until the second checkpoint cannot be written; the step of the first."""
     saved, save = [], checkpoint.save_state
 
     def save_once(path: Path, state: dict[str, Any]) -> None:
@@ -312,11 +304,18 @@ def test_a_full_disk_ends_a_training_which_goes_on_from_its_last_checkpoint(
     with pytest.MonkeyPatch.context() as full:
         full.setattr(checkpoint, "save_state", save_once)
         with pytest.raises(OSError, match=r"No space left on device: 'checkpoints/.*the last checkpoint is whole"):
-            train_here(finished, monkeypatch, "whole-again")
+            train_here(finished, monkeypatch, out)
+    return int(saved[0])
+
+
+def test_a_training_that_a_full_disk_ended_goes_on_from_its_last_checkpoint(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = end_by_a_full_disk(finished, monkeypatch, "continued")
     capsys.readouterr()
-    train_here(finished, monkeypatch, "whole-again")
-    assert f"resuming after step {saved[0]} " in capsys.readouterr().out
-    assert weights(finished, "whole-again") == weights(finished, RUN)
+    train_here(finished, monkeypatch, "continued")
+    assert f"resuming after step {step} " in capsys.readouterr().out
+    assert weights(finished, "continued") == weights(finished, RUN)
 
 
 def test_a_second_process_waits_for_the_one_that_trains_the_run(
@@ -357,28 +356,45 @@ def test_a_repro_beside_an_orphaned_training_waits_and_takes_its_result(finished
     assert "up to date" in call(finished, *target)
 
 
+# What a user does in a project that was moved, in one process
+ELSEWHERE = """
+import importlib, json, sys
+import mlflow, numpy as np
+import pixelcnn
+model = pixelcnn.load("models:/digits@champion")
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+served = mlflow.pyfunc.load_model("models:/digits@champion")
+print(served.predict(np.zeros((3, 1, 8, 8), np.uint8)).shape, model.given, served.metadata.signature.inputs)
+for name, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [name, *arguments]
+    importlib.import_module(f"pixelcnn.stages.{name}").main()
+"""
+
+
 @pytest.mark.timeout(600)
-def test_a_copied_and_a_renamed_project_serve_their_models_and_evaluate(finished: Path, tmp_path: Path) -> None:
-    script = (
-        "import pixelcnn, numpy as np; model = pixelcnn.load('models:/digits@champion');"
-        "import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db');"
-        "served = mlflow.pyfunc.load_model('models:/digits@champion').predict(np.zeros((3, 1, 8, 8), np.uint8));"
-        "print(served.shape, model.given)"
-    )
-    sample = ["pixelcnn.stages.sample", RUN, "--model", f"models/{RUN}", "--data", "data/prepared/digits"]
+def test_a_copied_and_a_renamed_project_serve_their_models_draw_and_train_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = end_by_a_full_disk(finished, monkeypatch, "moved")
+    train = ["train", *train_command("moved")[3:]]
+    sample = ["sample", RUN, "--model", f"models/{RUN}", "--data", "data/prepared/digits", "--out", "moved.png"]
     copy, renamed = tmp_path / "copy", finished.with_name("renamed")
     shutil.copytree(finished, copy)
     finished.rename(renamed)
     try:
-        for folder in (copy, renamed):
-            assert "(3,) none" in call(folder, sys.executable, "-c", script)
-        before = set((copy / "mlruns").rglob("moved.png"))
-        python(copy, *sample, "--out", "moved.png")
-        arrived = {path for path in set((copy / "mlruns").rglob("moved.png")) - before if "records" not in path.parts}
+        for folder, stages_there in ((copy, [train, sample]), (renamed, [])):
+            said = call(folder, sys.executable, "-c", ELSEWHERE, json.dumps(stages_there))
+            assert re.search(r"\(3,\) none .*uint8", said)
+            assert (f"resuming after step {step} " in said) == (folder == copy)
+        assert weights(copy, "moved") == weights(copy, RUN)
+        assert (statuses(copy), statuses(renamed)) == ({"FINISHED"}, {"FINISHED", "FAILED"})
+        arrived = {path for path in (copy / "mlruns").rglob("moved.png") if "records" not in path.parts}
         assert [path.parent.name for path in arrived] == ["samples"]
         assert not finished.exists()
     finally:
         renamed.rename(finished)
+        for left in (finished / "checkpoints").glob("*.pt"):
+            left.unlink()
 
 
 def broken_weights(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,11 +32,12 @@ Arrive = Callable[..., RegisterReport]
 
 
 @pytest.fixture(scope="module")
-def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def _store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
     """A working folder with an empty MLflow store."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(tmp_path_factory.mktemp("store"))
+        shutil.copy(empty_store, "mlflow.db")
         yield Path.cwd()
 
 

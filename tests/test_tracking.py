@@ -32,14 +32,6 @@ from tests.test_datasets import card
 PARAMS = {"dataset": "digits", "model": {"name": "gated_pixelcnn", "sizes": [3, 5]}, "train": {"steps": 9}}
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with MLflow's tables, which take seconds to create, for tests to copy."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with an empty local store. MLflow caches a store per URI, so the URI is absolute."""

@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,7 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
+@cache
 def environment() -> str:
     """The installed packages as a requirements file, with the versions of Python and the platform."""
     packages = {f"{each.metadata['Name']}=={each.version}" for each in distributions()}
