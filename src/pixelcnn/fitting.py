@@ -14,6 +14,7 @@ from torch import Tensor
 
 import pixelcnn
 from pixelcnn import device as devices
+from pixelcnn import model as inner
 from pixelcnn import params
 from pixelcnn.api import Model
 from pixelcnn.config import check
@@ -44,6 +45,7 @@ def fit(
     name: str = "images",
     classes: Iterable[str] | None = None,
     levels: int = 256,
+    initial: Model | None = None,
     device: torch.device | str | None = None,
     log: Log | None = None,
 ) -> Model:
@@ -58,6 +60,7 @@ def fit(
     validation: the fraction of the images that is held out, chosen by a hash of seed and pixels, or other images, as
     images are given or as (images, labels).
     name: of the data set, which the model is called by. levels: values of a sub-pixel are 0 ... levels-1.
+    initial: a model whose weights the training starts from (pixelcnn.training.setup.start_from).
     device: a GPU by default, if there is one. log: called with a point of the learning curve at each validation, a
     dict of numbers; prints it by default.
 
@@ -66,6 +69,8 @@ def fit(
     to rounding.
     """
     run = check(Run, _sections(like, model, likelihood, train) | {"description": "", "dataset": name}, "fit")
+    if run.train.initial is not None:
+        raise ValueError("train.initial: give the model itself, as `initial`")
     if not 2 <= levels <= 256:
         raise ValueError(f"levels: {levels} is not a number of 2 ... 256")
     x, y, names = read(images, labels, levels, "images")
@@ -76,11 +81,13 @@ def fit(
     info = _describe(splits, name, names if y is not None else (), levels)
     on = torch.device(device) if device is not None else devices.default()
     with torch.random.fork_rng([on] if on.type == "cuda" else []):
-        return _train(run, info, splits, on, log or _Printed(run.train.steps))
+        fresh = setup.fresh_model(run, info, on, splits["train"])
+        if initial is not None:
+            setup.start_from(fresh, initial.inner)
+        return _train(run, fresh, splits, log or _Printed(run.train.steps))
 
 
-def _train(run: Run, info: DatasetInfo, splits: Mapping[SplitName, Split], on: torch.device, log: Log) -> Model:
-    fresh = setup.fresh_model(run, info, on, splits["train"])
+def _train(run: Run, fresh: inner.Model, splits: Mapping[SplitName, Split], log: Log) -> Model:
     training, losses, began = Training.begin(fresh, run.train), [], time.monotonic()
     conditions = fresh.conditions(splits["train"])
     for step in steps_of(training, splits["train"].images, conditions, splits["validation"], World(0, 1)):
@@ -115,6 +122,7 @@ def _sections(like: str | None, *changed: Mapping[str, Any] | None) -> dict[str,
     """The sections model, likelihood and train: those of a suite's run, with the keys that are given instead."""
     keys = ("model", "likelihood", "train")
     base = {key: {} for key in keys} if like is None else _run_of_suite(like).model_dump(include=set(keys))
+    base["train"]["initial"] = None
     return {key: base[key] | dict(section or {}) for key, section in zip(keys, changed, strict=True)}
 
 
