@@ -107,7 +107,7 @@ def decision(report: RegisterReport, run_name: str) -> str:
     """A decision of the registry as a page: the reason, and scores and samples of the versions compared."""
     name, number = report.name, report.version
     lines = [f"# {name}: version {number}, {report.decision}", "", report.reason + ".", ""]
-    lines += [f"Trained as `{run_name}`. To restore the previous champion: `python -m pipelines.rollback {name}`", ""]
+    lines += [f"Trained as `{run_name}`. {registry.advice(report)}".rstrip(), ""]
     entries = registry.entries(name, [n for n in (number, report.compared_with) if n is not None])
     lines += ["| version | run | seed | test, bits/dim | ± |", "|---:|---|---:|---:|---:|"]
     lines += [f"| {e.version} | {e.run} | {e.seed} | {e.test:.4f} | {e.error:.4f} |" for e in entries]

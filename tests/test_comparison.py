@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pixelcnn.evaluation.comparison import compare
+from pixelcnn.evaluation.comparison import compare, confidence_of
 
 N = 400
 
@@ -55,3 +55,40 @@ def test_different_or_too_few_images_are_refused() -> None:
         compare(bits(0, 3, 0.5), bits(0, 3, 0.5)[1:], 0.95)
     with pytest.raises(ValueError, match="no images"):
         compare(bits(0, 3, 0.5)[:0], bits(0, 3, 0.5)[:0], 0.95)
+
+
+# Challenger after challenger: docs/pipelines.md states what `python -m tests.test_comparison` prints
+
+
+def promotes_falsely(seed: int, nights: int, spends: bool) -> bool:
+    """Whether one of many challengers that gain exactly the margin is promoted, all measured on the same test images.
+
+    The noise of the champion's own bits/dim is the same in every comparison, so that these depend on each other.
+    """
+    rng = np.random.default_rng(seed)
+    champion = rng.normal(3 + 0.005, 0.05, N)
+    for k in range(1, nights + 1):
+        confidence = confidence_of(k, 0.95) if spends else 0.95
+        if compare(champion, rng.normal(3, 0.05, N), confidence).exceeds(0.005):
+            return True
+    return False
+
+
+def rate(histories: int, nights: int, spends: bool) -> float:
+    """The share of histories in which a challenger is promoted that should not be."""
+    return float(np.mean([promotes_falsely(seed, nights, spends) for seed in range(histories)]))
+
+
+def test_night_after_night_a_challenger_without_the_gain_is_promoted_at_the_stated_rate_only() -> None:
+    assert rate(80, 40, spends=True) < 0.05
+    assert rate(80, 40, spends=False) > 0.2
+
+
+def test_the_errors_of_all_challengers_add_up_to_the_stated_one() -> None:
+    errors = [1 - confidence_of(k, 0.95) for k in range(1, 2001)]
+    assert errors[0] == pytest.approx(0.05 * 6 / math.pi**2)
+    assert 0.0499 < sum(errors) < 0.05
+
+
+if __name__ == "__main__":
+    print(f"365 challengers: {rate(2000, 365, True):.4f} of 2,000 histories; each at 95%: {rate(2000, 365, False):.3f}")

@@ -92,6 +92,16 @@ def test_the_list_has_a_row_per_version_with_its_test_score(
     assert all(word in row for word in ("champion", "2.500", "0.125", "gated_pixelcnn-run"))
 
 
+def test_show_prints_the_card_of_a_model_that_comes_along(
+    receipts: dict[str, RegisterReport],  # noqa: ARG001 (a registry without it)
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["models", "show", "cifar10-large"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("cifar10-large, which comes with pixelcnn")
+    assert 'pixelcnn.load("cifar10-large")' in shown
+
+
 @pytest.mark.parametrize("form", ["{}", "{}@champion", "{}/1", "models:/{}@champion"])
 def test_show_prints_the_card_for_every_form_of_the_name(
     receipts: dict[str, RegisterReport], capsys: pytest.CaptureFixture[str], form: str

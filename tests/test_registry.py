@@ -55,6 +55,8 @@ def arrive(_store: Path, tmp_path: Path, small_model: Build, request: pytest.Fix
         test: str = "2",
         spoil: tuple[int, float] | None = None,
         doubt: str = "",
+        card: str = "A card",
+        run: str = "run",
     ) -> RegisterReport:
         data = replace(model.data, dataset=name, fingerprints=fingerprints | {"test": test})
         folder = tmp_path / f"{gain}-{seed}" / "run"
@@ -67,7 +69,7 @@ def arrive(_store: Path, tmp_path: Path, small_model: Build, request: pytest.Fix
         nll = folder.parent / "run.parquet"
         pd.DataFrame({"split": "test", "image": range(len(bits)), "bits_per_dim": bits}).to_parquet(nll)
         scores = EvaluateReport(test=score, validation=score, train=score)
-        package = ModelPackage(folder, "run", seed, "A card", scores, nll, nll)
+        package = ModelPackage(folder, run, seed, card.format(name=name), scores, nll, nll)
         return registry.register(package, min_gain=0.005, confidence=0.95, doubt=doubt)
 
     return make
@@ -103,6 +105,25 @@ def test_a_challenger_without_a_significant_gain_stays_challenger(arrive: Arrive
     assert second.aliases == ["challenger"]
     assert "not surely above the margin of 0.005" in second.reason
     assert champion(first.name) == 1
+
+
+def test_the_k_th_challenger_is_compared_at_its_part_of_the_error(arrive: Arrive) -> None:
+    first = arrive(0, noise=0)
+    registry.store.existing().delete_model_version(first.name, str(arrive(0, seed=1).version))
+    second = arrive(0.1, seed=2)  # the first was deleted, and its part of the error with it
+    recorded = tags(second)
+    assert (second.version, recorded["comparison_number"]) == (3, "2")
+    assert float(recorded["comparison_confidence"]) == pytest.approx(1 - 0.05 * 6 / math.pi**2 / 4)
+    assert "at an error of 0.76%" in second.reason
+
+
+def test_another_run_of_the_same_weights_changes_nothing_of_a_version(arrive: Arrive) -> None:
+    first = arrive(0, card="load models:/{name}@champion", run="first")
+    again = arrive(0, run="second")
+    assert (again.version, tags(again)["run"]) == (first.version, "first")
+    version = registry.describe(f"models:/{first.name}/1")
+    assert version.card == f"load models:/{first.name}/1"
+    assert "Models p(x) of the images x of" in registry.store.existing().get_registered_model(first.name).description
 
 
 def test_versions_measured_on_different_test_images_are_not_compared(arrive: Arrive) -> None:
@@ -201,6 +222,15 @@ def test_the_decision_about_a_version_is_made_once(arrive: Arrive) -> None:
     again = arrive(0.1, seed=1)
     assert (again.version, again.reason) == (2, better.reason)
     assert champion(better.name) == 1
+
+
+def test_a_decision_says_how_to_undo_it_and_one_that_promoted_nothing_is_none_to_roll_back(arrive: Arrive) -> None:
+    first, kept, better = arrive(0), arrive(0, seed=1), arrive(0.1, seed=2)
+    rollback = f"`python -m pipelines.rollback {first.name}"
+    assert registry.advice(first) == ""
+    assert registry.advice(kept) == f"To make it champion all the same: {rollback} --to 2`"
+    assert registry.advice(better) == f"To restore the previous champion: {rollback}`"
+    assert registry.advice(arrive(0.2, seed=3, doubt="nobody measured it here")) == ""  # the reason says how
 
 
 def test_rollback_restores_the_previous_champion_or_any_version(arrive: Arrive) -> None:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
             case "list":
                 _list()
             case "show":
-                _show(uri(args.model))
+                _show(args.model)
             case "download":
                 _download(uri(args.model), args.out)
             case "register":
@@ -90,10 +90,15 @@ def _score(version: "registry.Version") -> tuple[float, float | None]:
     return version.test, None if math.isnan(version.error) else version.error
 
 
-def _show(address: str) -> None:
+def _show(model: str) -> None:
+    """The card of a version; of a model that comes with pixelcnn where none of its name is registered."""
     from pixelcnn.tracking import registry
 
-    version = registry.describe(address)
+    bundled = pretrained.folders().get(model)
+    if bundled is not None and not registry.has(model):
+        print(f"{model}, which comes with pixelcnn\n\n{(bundled / 'README.md').read_text().rstrip()}")
+        return
+    version = registry.describe(uri(model))
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
     print(f"{version.name} version {version.version}{aliases}, run {version.run}\n\n{version.card}")
 

@@ -2,6 +2,9 @@
 
 Most of the variance of an NLL is between images: hard images are hard for both models. The difference removes it, so
 that a paired comparison resolves gains far below the standard error of either mean. Shapes: N images.
+
+Whoever compares challenger after challenger at one error finds a better one in the end, by luck. `confidence_of` spends
+the error over all that will ever come: 6 / (pi^2 k^2) of it on the k-th, which add up to the whole.
 """
 
 import math
@@ -27,8 +30,17 @@ class Comparison:
         return self.low > min_gain
 
     def __str__(self) -> str:
-        interval = f"{self.low:+.4f} to {self.high:+.4f} at {self.confidence:.0%}"
+        interval = f"{self.low:+.4f} to {self.high:+.4f} at an error of {100 * (1 - self.confidence):.2g}%"
         return f"gain {self.gain:+.4f} bits/dim ({interval}, {self.num_images:,} images)"
+
+
+def confidence_of(k: int, confidence: float) -> float:
+    """The confidence at which the k-th challenger is compared (k = 1, 2, ...): 1 - 6 alpha / (pi^2 k^2).
+
+    alpha = 1 - confidence. The sum over all k is alpha, so by the union bound the probability that any of endlessly
+    many challengers without the gain is promoted is at most alpha, however their comparisons depend on each other.
+    """
+    return 1 - 6 * (1 - confidence) / (math.pi * k) ** 2
 
 
 def compare(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Comparison:

@@ -3,7 +3,9 @@
 One registered model per data set and task, so that the bits/dim of its versions compare. Aliases: `champion`, the
 version to use; `challenger`, the newest other one. The decision is made once, when a version is registered: the first
 of its name is champion, a later one is promoted only if the confidence interval of its gain, in a paired comparison on
-the same test images, lies above params.yaml's promotion.min_gain. The version's tags record the decision.
+the same test images, lies above params.yaml's promotion.min_gain. Version k + 1 is compared as the k-th challenger,
+whose part of the error is `comparison.confidence_of`: version numbers are never given twice, so whoever deletes
+challengers has their part no second time. The version's tags record the decision.
 """
 
 import re
@@ -27,7 +29,7 @@ from pixelcnn import checkpoint
 from pixelcnn.checkpoint import ModelConfig
 from pixelcnn.config import Given, quoted
 from pixelcnn.evaluation.baselines import uniform_bits_per_dim
-from pixelcnn.evaluation.comparison import Comparison, compare
+from pixelcnn.evaluation.comparison import Comparison, compare, confidence_of
 from pixelcnn.schemas import RegisterReport
 from pixelcnn.tracking import store
 from pixelcnn.tracking.model_package import ModelPackage, read_nll
@@ -40,6 +42,8 @@ URI = rf"models:/({NAME})(?:@([A-Za-z0-9_-]+)|/([0-9]{{1,9}}))"
 PYFUNC = Path(__file__).with_name("pyfunc.py")
 REQUIREMENTS = ["mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch"]
 FINGERPRINT_TAG, DECISION_TAG, PREVIOUS_TAG = "test_fingerprint", "decision", "previous_champion"
+PROMOTED = "promoted"  # the decision
+RUN_TAG = "run"  # the first run of params.yaml that had a version's weights
 SAMPLES = "samples"  # the run's artifact folder with the sample grids
 NLL = "nll"  # the run's artifact folder with the NLL of every image, in a file named after the version's `run`
 
@@ -83,9 +87,9 @@ class Version:
 def register(package: ModelPackage, min_gain: float, confidence: float, doubt: str = "") -> RegisterReport:
     """Register a model, or find the version with the same weights, and decide about the alias if that is not done yet.
 
-    min_gain: bits/dim, the least gain over the champion that promotes. confidence: of the gain's two-sided interval.
-    doubt: why the package's scores are not to be believed, so that it stays challenger. Raises ValueError for damaged
-    weights and for scores that are none, ConnectionError where the store does not answer.
+    min_gain: bits/dim, the least gain over the champion that promotes. confidence: of all comparisons of a name
+    together. doubt: why the package's scores are not to be believed, so that it stays challenger. Raises ValueError for
+    damaged weights and for scores that are none, ConnectionError where the store does not answer.
     """
     described = checkpoint.read_config(package.folder)
     checkpoint.load(package.folder)  # refuses damaged weights before anything is written
@@ -95,7 +99,8 @@ def register(package: ModelPackage, min_gain: float, confidence: float, doubt: s
     with _lock():  # of two concurrent calls, the second compares with the champion of the first
         known = _version_of_weights(client, described)
         found = known or _add(client, package, described)
-        _describe(client, found, package, described)
+        if found.tags.get(RUN_TAG, package.run) == package.run:  # another run of the same weights changes nothing
+            _describe(client, found, package, described)
         found = client.get_model_version(found.name, found.version)
         if DECISION_TAG not in found.tags:
             _apply(client, found, _decide(client, found, package.nll, min_gain, confidence, doubt))
@@ -123,6 +128,15 @@ def rollback(name: str, to: int | None) -> RegisterReport:
         return _report(client.get_model_version(name, found.version))
 
 
+def advice(report: RegisterReport) -> str:
+    """How to undo a decision by hand; "" where there is no other version, and where the reason says it."""
+    command = f"python -m pipelines.rollback {report.name}"
+    if report.decision == PROMOTED:
+        return f"To restore the previous champion: `{command}`" if report.compared_with else ""
+    by_hand = f"`{command} --to {report.version}`"
+    return "" if by_hand in report.reason else f"To make it champion all the same: {by_hand}"
+
+
 def entries(name: str, numbers: Sequence[int]) -> list[Entry]:
     """These versions of a registered model, in this order."""
     client = store.existing()
@@ -141,6 +155,11 @@ def catalogue() -> list[Version]:
     client = store.existing()
     names = sorted(m.name for m in client.search_registered_models() if re.fullmatch(NAME, m.name))
     return [_version(client, found) for name in names for found in reversed(_versions(client, name))]
+
+
+def has(name: str) -> bool:
+    """Whether a model of this name is registered."""
+    return store.is_there() and bool(_versions(store.existing(), name))
 
 
 def describe(uri: str) -> Version:
@@ -202,11 +221,16 @@ def _decide(
     except ValueError as error:  # of an earlier release, which believed any number
         reason = f"the scores of champion {champion.version} are none: {error}"
         return Decision(True, reason, int(champion.version), None)
-    comparison = compare(current, _test_bits(nll), confidence)
+    comparison = compare(current, _test_bits(nll), confidence_of(_number(challenger), confidence))
     promoted = comparison.exceeds(min_gain)
     verdict = "surely above" if promoted else "not surely above"
     reason = f"{comparison} against champion {champion.version}: {verdict} the margin of {min_gain:g}"
     return Decision(promoted, reason, int(champion.version), comparison)
+
+
+def _number(challenger: ModelVersion) -> int:
+    """Which challenger of its name a version is, at least; those that were never compared count too."""
+    return max(int(challenger.version) - 1, 1)
 
 
 def _worse_than_uniform(package: ModelPackage, described: ModelConfig) -> str:
@@ -218,7 +242,7 @@ def _worse_than_uniform(package: ModelPackage, described: ModelConfig) -> str:
 def _apply(client: mlflow.MlflowClient, version: ModelVersion, decision: Decision) -> None:
     """Record a decision in the version's tags and move the alias. DECISION_TAG comes last: then it is complete."""
     champion = _aliased(client, version.name, "champion")
-    numbers = asdict(decision.comparison) if decision.comparison else {}
+    numbers = asdict(decision.comparison) | {"number": _number(version)} if decision.comparison else {}
     tags = {"reason": decision.reason} | {f"comparison_{key}": value for key, value in numbers.items()}
     if decision.champion is not None:
         tags |= {"compared_with": decision.champion}
@@ -229,7 +253,7 @@ def _apply(client: mlflow.MlflowClient, version: ModelVersion, decision: Decisio
         _promote(client, version, None)
     else:
         client.set_registered_model_alias(version.name, "challenger", version.version)
-    _tag(client, version, {DECISION_TAG: "promoted" if decision.promoted else "kept as challenger"})
+    _tag(client, version, {DECISION_TAG: PROMOTED if decision.promoted else "kept as challenger"})
 
 
 def _promote(client: mlflow.MlflowClient, version: ModelVersion, demoted: ModelVersion | None) -> None:
@@ -245,9 +269,9 @@ def _describe(
     client: mlflow.MlflowClient, version: ModelVersion, package: ModelPackage, described: ModelConfig
 ) -> None:
     """Write a version's tags and card, and the NLLs that later versions are compared with."""
-    scores = package.scores
+    name, number, scores = version.name, version.version, package.scores
     tags = {
-        "run": package.run,
+        RUN_TAG: package.run,
         "seed": package.seed,
         WEIGHTS_TAG: described.weights_sha256,
         FINGERPRINT_TAG: described.data.fingerprints["test"],
@@ -255,21 +279,39 @@ def _describe(
         "test_bits_per_dim": scores.test.bits_per_dim,
     } | ({} if scores.test.standard_error is None else {"test_standard_error": scores.test.standard_error})
     _tag(client, version, tags)
-    client.update_model_version(version.name, version.version, package.card)
+    # A card, also one that was packed elsewhere, loads a champion; a challenger's is to load the challenger
+    client.update_model_version(
+        name, number, package.card.replace(f"models:/{name}@champion", f"models:/{name}/{number}")
+    )
     client.log_artifact(version.run_id, str(package.nll), NLL)
+    if not client.get_registered_model(name).description:  # else it is somebody's own
+        client.update_registered_model(name, _about(described))
+
+
+def _about(described: ModelConfig) -> str:
+    """The description of a registered model: what all its versions are models of."""
+    data, given = described.data, described.model.given
+    images = f"{data.dataset}, {'x'.join(map(str, data.shape))}, {data.levels} levels"
+    what = {
+        Given.NONE: f"Models p(x) of the images x of {images}.",
+        Given.LABEL: f"Models p(x | class) of the images x of {images}, {len(data.classes)} classes.",
+        Given.EMBEDDING: f"Models p(x | embedding) of the images x of {images}.",
+        Given.CODE: f"Auto-encoders of the images of {images}: p(x | code of x), not comparable with p(x).",
+    }[given]
+    return f"{what} `champion` is the version to use, by a paired comparison of bits/dim on the same test images."
 
 
 def _entry(found: ModelVersion) -> Entry:
     tags, (test, error) = found.tags, _test_score(found)
     folder = Path(mlflow.artifacts.download_artifacts(run_id=found.run_id, artifact_path=SAMPLES))
     samples = sorted(folder.glob("*.png"))
-    return Entry(int(found.version), tags.get("run", ""), tags.get("seed", ""), test, error, samples)
+    return Entry(int(found.version), tags.get(RUN_TAG, ""), tags.get("seed", ""), test, error, samples)
 
 
 def _version(client: mlflow.MlflowClient, found: ModelVersion) -> Version:
     aliases = sorted(alias for alias, number in _aliases(client, found.name).items() if number == int(found.version))
     registered = datetime.fromtimestamp(found.creation_timestamp / 1000)
-    run, card = found.tags.get("run", ""), found.description or ""
+    run, card = found.tags.get(RUN_TAG, ""), found.description or ""
     return Version(found.name, int(found.version), aliases, run, *_test_score(found), registered, card)
 
 
@@ -282,7 +324,7 @@ def _test_score(found: ModelVersion) -> tuple[float, float]:
 def _nll_of(found: ModelVersion) -> Path:
     """The file of NLLs that _describe stored with a version."""
     folder = Path(mlflow.artifacts.download_artifacts(run_id=found.run_id, artifact_path=NLL))
-    return folder / f"{found.tags['run']}.parquet"
+    return folder / f"{found.tags[RUN_TAG]}.parquet"
 
 
 def _test_bits(nll: Path) -> np.ndarray:

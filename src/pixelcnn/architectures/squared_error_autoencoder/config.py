@@ -19,4 +19,4 @@ class Config(Architecture):
     @property
     def task(self) -> str:
         """The end of the registered model's name."""
-        return f"{self.given.task}-{self.code}"
+        return f"-squared-error-{self.code}"
