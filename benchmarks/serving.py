@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+import pixelcnn
 from pixelcnn.tracking import store  # sets MLflow's switches, so it comes before MLflow itself
 
 # isort: split
@@ -81,7 +82,7 @@ def main() -> None:
     print("| model | images | served, p50 | served, images/s | predict, p50 |\n|---|---:|---:|---:|---:|")
     for name in parser.parse_args().models:
         model = mlflow.pyfunc.load_model(name)
-        shape = model.metadata.signature.inputs.inputs[0].shape[1:]
+        shape = pixelcnn.load(name).shape
         with served(name) as url:
             for num in BATCHES:
                 images = np.zeros((num, *shape), np.uint8)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelcnn import checkpoint
+from pixelcnn import api, checkpoint
 from pixelcnn.likelihoods.base import bits_per_dim
 from pixelcnn.model import Model
 from tests.conftest import images
@@ -73,9 +73,9 @@ def test_an_embedding_conditional_model_refuses_and_names_pixelcnn_load(models: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.astype(np.float32), "dtype of input float32 does not match expected dtype uint8"),
-        (lambda x: x[0], "does not match expected shape"),
-        (lambda x: x[:, :, :-1], "does not match expected shape"),
+        (lambda x: x.astype(np.float32), "images: float32 (2, 1, 4, 6) is not uint8 (N, 1, 4, 6) with integers 0"),
+        (lambda x: x[0, 0], "is not uint8 (N, 1, 4, 6)"),
+        (lambda x: x[:, :, :-1], "images: uint8 (2, 1, 3, 6) is not uint8 (N, 1, 4, 6)"),
         (lambda x: x[:0], "holds no pixels"),
         (lambda x: x + np.uint8(100), "images: values are 0 ... 7, but 1"),
     ],
@@ -88,6 +88,47 @@ def test_images_of_another_dtype_shape_or_range_are_refused(
     with pytest.raises(mlflow.MlflowException) as refused:
         served.predict(change(images(model, 2).numpy()))
     assert message in str(refused.value)
+
+
+def test_samples_are_those_of_the_model_by_seed_label_and_temperature(models: dict[str, Pair]) -> None:
+    model, served = models["label"]
+    user = api.Model(model)
+    drawn = served.predict([], params={"task": "sample", "num": 3, "seed": 5, "label": "dog", "temperature": 0.5})
+    assert drawn.dtype == np.uint8
+    np.testing.assert_array_equal(drawn, user.sample(3, seed=5, label="dog", temperature=0.5))
+    x = images(model, 2)
+    given_dog = served.predict(x.numpy(), params={"label": "1"})
+    np.testing.assert_allclose(given_dog, user.bits_per_dim(x, label="dog"), rtol=1e-5)
+
+
+def test_an_auto_encoder_draws_images_given_the_codes_of_images(models: dict[str, Pair]) -> None:
+    model, served = models["code"]
+    x = images(model, 2)
+    drawn = served.predict(x.numpy(), params={"task": "sample", "num": 3, "seed": 1})
+    codes = model.network.encode(x).detach().repeat_interleave(3, dim=0)
+    np.testing.assert_array_equal(drawn, api.Model(model).sample(6, seed=1, cond=codes))
+
+
+@pytest.mark.parametrize(
+    ("given", "params", "message"),
+    [
+        ("none", {"task": "paint"}, "task: 'paint' is neither score nor sample"),
+        ("none", {"task": "sample", "num": 0}, "num: 0 is refused; 1 ... 1024"),
+        ("none", {"task": "sample", "num": 10**6}, "num: 1000000 is refused"),
+        ("none", {"task": "sample", "seed": -1}, "seed: -1 is not one of"),
+        ("none", {"task": "sample", "temperature": 0.0}, "temperature"),
+        ("none", {"task": "sample", "label": "dog"}, "label: this model is not class-conditional"),
+        ("label", {"task": "sample", "label": "emu"}, "label: 'emu' is neither of 0 ... 1 nor one of cat, dog"),
+        ("none", {"num": "many"}, "Invalid parameters found"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(
+    models: dict[str, Pair], given: str, params: dict[str, object], message: str
+) -> None:
+    with pytest.raises(mlflow.MlflowException) as refused:
+        models[given][1].predict([], params=params)
+    assert message in str(refused.value)
+    assert refused.value.get_http_status_code() == 400
 
 
 # By HTTP
@@ -117,8 +158,9 @@ def test_a_request_returns_a_number_per_image(client: TestClient, models: dict[s
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(8, "images: values are 0 ... 7, but 8 is among them"), (300, "out of bounds for uint8"),
-     (-1, "out of bounds for uint8"), ("cat", "invalid literal for int()"), (None, "not 'NoneType'")],
+    [(8, "images: values are 0 ... 7, but 8 is among them"), (300, "300 is among the values, which is no byte"),
+     (-1, "-1 is among the values"), (1.5, "images: float64"), ("3", "images: <U1"), (None, "images: object"),
+     (True, "images: bool"), (2**70, "images: object")],
 )  # fmt: skip
 def test_values_out_of_range_are_a_bad_request(
     client: TestClient, models: dict[str, Pair], value: object, message: str
@@ -130,13 +172,36 @@ def test_values_out_of_range_are_a_bad_request(
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [({"inputs": [1, 2, 3]}, "does not match expected shape"), ({"inputs": []}, "numpy array input"),
-     ({"images": []}, "exactly one of the input fields")],
+    [({"inputs": [1, 2, 3]}, "images: uint8 (3,) is not uint8 (N, 1, 4, 6)"), ({"inputs": []}, "images: a list"),
+     ({"inputs": [[1], [2, 3]]}, "inhomogeneous shape"), ({"images": []}, "exactly one of the input fields")],
 )  # fmt: skip
 def test_a_body_without_a_batch_of_images_is_a_bad_request(client: TestClient, body: object, message: str) -> None:
     answer = client.post("/invocations", json=body)
     assert answer.status_code == 400
     assert message in answer.json()["message"]
+
+
+def test_a_request_draws_samples(client: TestClient, models: dict[str, Pair]) -> None:
+    body = {"inputs": [], "params": {"task": "sample", "num": 2, "seed": 3}}
+    answer = client.post("/invocations", json=body)
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_array_equal(answer.json()["predictions"], api.Model(models["none"][0]).sample(2, seed=3))
+
+
+@pytest.mark.parametrize("where", ['{"inputs": %s}', '{"inputs": [], "params": {"label": %s}}', '{"other": %s}', "%s"])
+@pytest.mark.parametrize("depth", [60, 70, 900, 100_000])
+def test_json_nested_to_any_depth_is_a_bad_request(client: TestClient, where: str, depth: int) -> None:
+    answer = client.post(
+        "/invocations", content=where % ("[" * depth + "]" * depth), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert len(answer.text) < 20_000
+
+
+@pytest.mark.parametrize(("body", "kind"), [('{"inputs": [' + "9" * 5000 + "]}", "application/json"), ("{}", "")])
+def test_what_cannot_be_read_is_a_bad_request(client: TestClient, body: str, kind: str) -> None:
+    answer = client.post("/invocations", content=body, headers={"Content-Type": kind} if kind else {})
+    assert answer.status_code in (400, 415)
 
 
 @pytest.mark.slow

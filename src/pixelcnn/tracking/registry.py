@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from pixelcnn import checkpoint
 from pixelcnn.checkpoint import ModelConfig
@@ -44,6 +44,15 @@ REQUIREMENTS = ["mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch"
 FINGERPRINT_TAG, DECISION_TAG, PREVIOUS_TAG = "test_fingerprint", "decision", "previous_champion"
 PROMOTED = "promoted"  # the decision
 RUN_TAG = "run"  # the first run of params.yaml that had a version's weights
+PARAMETERS = ParamSchema(  # of `predict` (pixelcnn.tracking.pyfunc); label: a class's name or number
+    [
+        ParamSpec("task", "string", "score"),
+        ParamSpec("num", "long", 1),
+        ParamSpec("seed", "long", 0),
+        ParamSpec("label", "string", ""),
+        ParamSpec("temperature", "double", 1.0),
+    ]
+)
 SAMPLES = "samples"  # the run's artifact folder with the sample grids
 NLL = "nll"  # the run's artifact folder with the NLL of every image, in a file named after the version's `run`
 
@@ -345,7 +354,6 @@ def _version_of_weights(client: mlflow.MlflowClient, described: ModelConfig) -> 
 def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelConfig) -> ModelVersion:
     """Log the model to the run of its weights, as a new version of its registered model."""
     data, sha256 = described.data, described.weights_sha256
-    images = TensorSpec(np.dtype(np.uint8), (-1, *data.shape))
     bits = TensorSpec(np.dtype(np.float32), (-1,))
     needs_more = described.model.given is Given.EMBEDDING  # than images, so MLflow cannot try an example
     with active_in_mlflow(data.dataset, sha256, package.run), warnings.catch_warnings():
@@ -357,7 +365,7 @@ def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelCon
             code_paths=[str(CODE)],
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
             input_example=None if needs_more else np.zeros((1, *data.shape), np.uint8),
-            signature=ModelSignature(Schema([images]), Schema([bits])),
+            signature=ModelSignature(outputs=Schema([bits]), params=PARAMETERS),
             metadata={WEIGHTS_TAG: sha256},
         )
     # The tag comes with the version, so that a start after a kill at any moment finds it and adds what it lacks
