@@ -21,6 +21,7 @@ from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from PIL import Image
 
 from pixelcnn.cli import main
+from pixelcnn.config import Given
 from pixelcnn.data.dataset import DatasetInfo, SplitInfo
 from pixelcnn.tracking import records, store
 from pixelcnn.tracking import runs as tracking
@@ -116,7 +117,7 @@ def test_measurements_are_added_to_the_run_of_the_weights(here: Path) -> None:
     before = runs()[0].info
     for score in (1.5, 1.25):  # evaluated twice
         with tracking.run_of_weights("noise", "cafe", "a-run") as log:
-            log.measured({"test": {"bits_per_dim": score, "standard_error": 0.5}})
+            log.measured({"test": {"bits_per_dim": score, "standard_error": 0.5}}, Given.NONE)
             log.log_files({"samples": here / "samples.png"})
     (run,) = runs()
     assert run.data.metrics == {
@@ -210,7 +211,7 @@ def test_a_training_runs_while_the_store_is_down_and_is_sent_later(capsys: pytes
     with store_is_down():
         training = train(range(1, 4))
         with tracking.run_of_weights("noise", "cafe", "a-run") as log:
-            log.measured({"test": {"bits_per_dim": 1.5, "standard_error": 0.5}})
+            log.measured({"test": {"bits_per_dim": 1.5, "standard_error": 0.5}}, Given.NONE)
     said = capsys.readouterr().err
     assert "does not answer (connection refused)" in said
     assert "the rest waits in mlruns/records/" in said
@@ -231,6 +232,16 @@ def test_connecting_to_a_store_that_is_down_raises_connection_error() -> None:
         store.connect("noise")
 
 
+def test_what_does_not_compare_with_p_x_has_metrics_of_its_own(here: Path) -> None:  # noqa: ARG001
+    scores = {"test": {"bits_per_dim": 1.5, "standard_error": 0.5, "num_images": 7}}
+    for weights, given in (("a" * 64, Given.LABEL), ("b" * 64, Given.CODE)):
+        with tracking.run_of_weights("noise", weights, "a-run") as log:
+            log.measured(scores, given)
+    found = {run.data.tags["given"]: set(run.data.metrics) for run in runs()}
+    assert found["label"] == {"test_bits_per_dim", "test_standard_error"}
+    assert found["code"] == {"given_code/test_bits_per_dim", "given_code/test_standard_error"}
+
+
 def test_measurements_wait_for_a_store_that_the_installed_mlflow_does_not_support(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,7 +254,7 @@ def test_measurements_wait_for_a_store_that_the_installed_mlflow_does_not_suppor
     with monkeypatch.context() as patched:
         patched.setattr(store, "_client", refuse)
         with tracking.run_of_weights("noise", "a" * 64, "a-run") as log:
-            log.measured(scores)
+            log.measured(scores, Given.NONE)
     assert "MLflow cannot use sqlite:" in capsys.readouterr().err
     store.connect("noise")  # with a complete MLflow
     (run,) = runs()

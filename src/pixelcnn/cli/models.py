@@ -140,8 +140,8 @@ def _register(model: str) -> None:
     report = registry.register(package, known.promotion.min_gain, known.promotion.confidence, doubt)
     if is_run:
         report.write(reports / "register" / f"{folder.name}.json")  # as the stage register does
-    data = checkpoint.read_config(package.folder).data
-    with runs.run_of_weights(data.dataset, report.weights_sha256, package.run) as log:
-        log.measured(package.scores.model_dump())
+    described = checkpoint.read_config(package.folder)
+    with runs.run_of_weights(described.data.dataset, report.weights_sha256, package.run) as log:
+        log.measured(package.scores.model_dump(), described.model.given)
         log.log_files({"samples": package.samples, "evaluation": package.nll})
     print(f"{report.name} version {report.version} ({', '.join(report.aliases) or 'no alias'}): {report.reason}")

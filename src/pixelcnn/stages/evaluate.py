@@ -56,7 +56,7 @@ def _splits(data: Path, of_train: Tensor) -> dict[SplitName, Split]:
 def _track(name: str, model: Model, scores: EvaluateReport, nlls: Path) -> None:
     """Log to the MLflow run that trained the model, and print the test score."""
     with runs.run_of_weights(model.data.dataset, checkpoint.identity(model), name) as log:
-        log.measured(scores.model_dump())
+        log.measured(scores.model_dump(), model.given)
         log.log_files({"evaluation": nlls})
     test, bound = scores.test, "" if model.network.exact else "<= "
     error = "" if test.standard_error is None else f" +- {test.standard_error:.4f}"

@@ -7,7 +7,8 @@ tag: during a training by an id that its record and its checkpoint hold, afterwa
 MLflow id enters a DVC output.
 
 Names in MLflow: "training/..." are curves over steps, "system/..." utilisation of the machine (which the store alone
-has), "usage/..." the cost of the training; a name without such a prefix is a result.
+has), "usage/..." the cost of the training, "given_code/..." and "given_embedding/..." results that do not compare with
+the others; a name without such a prefix is a result.
 """
 
 import contextlib
@@ -28,12 +29,14 @@ import mlflow
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
+from pixelcnn.config import Given
 from pixelcnn.data.dataset import DatasetInfo
 from pixelcnn.files import sha256_of
 from pixelcnn.tracking import records, store
 from pixelcnn.tracking.records import Event, Record
 from pixelcnn.tracking.store import TRAINING_TAG, WEIGHTS_TAG, Sender
 
+MADE = ("dvc.lock", "reports")  # by stages: changes of these are results, not of what made them
 EXPERIMENT_TAG = "dvc_experiment"
 INTERVAL, MAX_INTERVAL = 2.0, 60.0  # seconds between two sendings; grows to MAX while the store does not answer
 CLOSE_TIMEOUT = 60.0  # seconds that the end of a training waits for the last one
@@ -76,15 +79,20 @@ class RunLog:
         self._put({"tags": {WEIGHTS_TAG: weights_sha256}})
         self.log_files(files)
 
-    def measured(self, scores: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Log what was measured on the run's weights: scores by split."""
-        values = {f"{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
+    def measured(self, scores: Mapping[str, Mapping[str, float | None]], given: Given) -> None:
+        """Log what was measured on the run's weights: scores by split, and what the model is given.
+
+        Bits/dim that do not compare with those of p(x) have names of their own, and so never lead a sorted table.
+        """
+        kind = "" if given.comparable else f"given_{given}/"
+        values = {f"{kind}{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
         if (error := scores["test"].get("standard_error")) is not None:
-            values["test_standard_error"] = error
+            values[f"{kind}test_standard_error"] = error
         self._put({"metrics": values, "step": 0})
         rows = {"columns": ["split", *scores["test"]], "data": [[split, *s.values()] for split, s in scores.items()]}
         self._put_text("scores.json", json.dumps(rows), "")
-        self._put({"tags": {"mlflow.loggedArtifacts": json.dumps([{"path": "scores.json", "type": "table"}])}})
+        table = json.dumps([{"path": "scores.json", "type": "table"}])
+        self._put({"tags": {"given": str(given), "mlflow.loggedArtifacts": table}})
 
     def log_files(self, files: Mapping[str, Path]) -> None:
         """Log files by artifact folder, as they are now."""
@@ -293,14 +301,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def provenance() -> dict[str, str]:
-    """Tags for the git commit, whether there were uncommitted changes, and the sha256 of dvc.lock."""
+    """Tags for the git commit, whether code or params had uncommitted changes, and the sha256 of dvc.lock."""
     tags = {}
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         tags["mlflow.source.git.commit"] = _git("rev-parse", "HEAD")
-        tags["git_changes"] = "yes" if _git("status", "--porcelain", "--untracked-files=no") else "no"
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *[f":!/{out}" for out in MADE])
+        tags["git_changes"] = "yes" if changed else "no"
     with contextlib.suppress(OSError):
         tags["dvc_lock_sha256"] = sha256_of(Path("dvc.lock"))
     return tags
+
+
+def commit() -> str:
+    """The git commit, short, with a "+" where there are uncommitted changes; "" outside a git repository."""
+    tags = provenance()
+    mark = "+" if tags.get("git_changes") == "yes" else ""
+    return tags.get("mlflow.source.git.commit", "")[:7] + mark
 
 
 def _git(*arguments: str) -> str:

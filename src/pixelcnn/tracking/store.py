@@ -37,10 +37,9 @@ VIEW = {
     "orderByAsc": True,
     "selectedColumns": [
         "attributes.`Duration`",
-        *[f"metrics.`{split}_bits_per_dim`" for split in ("test", "validation", "train")],
-        "metrics.`test_standard_error`",
-        "metrics.`usage/num_parameters`",
-        *[f"params.`model.{key}`" for key in ("name", "condition", "num_layers", "hidden_channels")],
+        *[f"metrics.`{key}`" for key in ("test_bits_per_dim", "test_standard_error", "usage/num_parameters")],
+        *[f"params.`model.{key}`" for key in ("condition", "name", "num_layers", "hidden_channels")],
+        "tags.`given`",  # also of runs that no training here has logged params of
     ],
 }
 EXPERIMENT_TAGS = {
@@ -155,6 +154,9 @@ def open_experiment(name: str) -> tuple[mlflow.MlflowClient, str]:
         found: Experiment | None = client.get_experiment_by_name(name)
         if found is None:
             return client, _create_experiment(client, name)
+    for key, value in EXPERIMENT_TAGS.items():  # of an earlier release
+        if found.lifecycle_stage == "active" and found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
     if found.lifecycle_stage == "deleted":
         restore = f"MLFLOW_TRACKING_URI={address()} mlflow experiments restore -x {found.experiment_id}"
         raise Deleted(
