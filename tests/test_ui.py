@@ -1,6 +1,7 @@
 """`pixelcnn ui`: the addresses of MLflow's pages, and a port that is taken."""
 
 import os
+import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +50,7 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_started(capsys: pyte
         with pytest.raises(SystemExit) as end:
             main(["ui", "--port", str(taken.getsockname()[1])])
     assert end.value.code == 2
-    assert "--port: " in capsys.readouterr().err
+    assert re.search(r"--port: \d+ cannot be used: another program .*`pixelcnn ui --port \d+`", capsys.readouterr().err)
 
 
 def test_without_a_store_it_says_how_one_is_made(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """`pixelcnn ui`: MLflow's pages of this project, with the addresses to begin at."""
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -39,9 +40,21 @@ def _show(found: dict[str, str]) -> None:
 
 
 def _check_free(port: int) -> None:
+    """Raise ValueError for a port that cannot be listened at, with one that can."""
+    try:
+        _bind(port)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = "another program listens there, perhaps this one in another terminal" if taken else error.strerror
+        raise ValueError(f"--port: {port} cannot be used: {reason}. `pixelcnn ui --port {_bind(0)}` would do") from None
+    except OverflowError:
+        raise ValueError(f"--port: {port} is not one of 1 ... 65535") from None
+
+
+def _bind(port: int) -> int:
+    """Bind a socket for a moment; returns its port, which 0 leaves to the system."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            raise ValueError(f"--port: {port} cannot be used ({error}); another port would do, such as 5001") from None
+        probe.bind((HOST, port))
+        found: int = probe.getsockname()[1]
+        return found
