@@ -33,9 +33,24 @@ def sample_grid(model: Model, images: Split, settings: Sample, name: str) -> Ten
     columns = max(columns, 4)  # an interpolation has two ends and their images
     shown = images.part(chosen(len(images.images), columns, settings.seed))
     if model.given is Given.CODE:
-        drawn = reconstruct(model, shown.images, columns - 1, settings.seed, settings.temperature)
-        return torch.cat([shown.images.unsqueeze(1), drawn], dim=1)
+        rows = _reconstructions(model, shown.images, columns, settings)
+        return rows if rows.shape[1] > 2 else _pairs(model, images, columns, settings)
     return _of_embeddings(model, shown, columns, settings, name)
+
+
+def _reconstructions(model: Model, images: Tensor, columns: int, settings: Sample) -> Tensor:
+    """Rows (N, columns, C, H, W) of an image and its reconstructions; (N, 2, C, H, W) where a code has but one."""
+    drawn = reconstruct(model, images, columns - 1, settings.seed, settings.temperature)
+    return torch.cat([images.unsqueeze(1), drawn], dim=1)
+
+
+def _pairs(model: Model, images: Split, columns: int, settings: Sample) -> Tensor:
+    """Images, each beside its one reconstruction: (rows, columns or one less, C, H, W), about as high as wide."""
+    across = columns // 2
+    shown = images.part(chosen(len(images.images), columns * across, settings.seed)).images
+    whole = shown[: max(len(shown) // across, 1) * across]
+    pairs = _reconstructions(model, whole, columns, settings)  # (N, 2, C, H, W)
+    return pairs.flatten(0, 1).unflatten(0, (-1, 2 * min(across, len(whole))))
 
 
 def _of_embeddings(model: Model, shown: Split, columns: int, settings: Sample, name: str) -> Tensor:
