@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from PIL import Image
 
 from pixelcnn import params as schema
@@ -39,8 +41,10 @@ def write_reports(reports: Path) -> None:
     for name in (CIFAR, SAMPLE, DIGITS):
         gaussian = _splits(4.642) | {"num_parameters": 4_723_000}
         write_json(reports / f"baseline/{name}.json", {"uniform": {"test": _measure(8.0)}, "gaussian": gaussian})
-    for name, bits in ((GATED, 3.0349), (LABELLED, 3.0251), (SMALL, 3.5), ("removed-long-ago", 1.0)):
-        write_run(reports, name, bits)
+    write_run(reports, GATED, 3.0349, finished="2026-11-28T01:00:00Z", commit="abc1234")
+    write_run(reports, LABELLED, 3.0251, finished="2026-11-27T23:00:00Z", commit="def5678+")
+    write_run(reports, SMALL, 3.5)  # by an earlier release
+    write_run(reports, "removed-long-ago", 1.0)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -89,7 +93,13 @@ def write_run(reports: Path, name: str, bits: float, **train: Any) -> None:
         validation = bits + 1 / step if step % 20 == 0 else ""
         lines.append(f"{step},{64 * step},{step},0.001,{bits + 2 / step},{validation}")
     (reports / f"train/{name}.csv").write_text("\n".join(lines) + "\n")
-    write_json(reports / f"evaluate/{name}.json", _splits(bits))
+    write_json(reports / f"evaluate/{name}.scores.json", _splits(bits))
+    of_images = bits + np.linspace(-1, 1, 7)
+    table = pd.DataFrame({"split": ["test"] * 7 + ["train"], "bits_per_dim": [*of_images, 99.0]})
+    table.to_parquet(reports / f"evaluate/{name}.parquet")
+    pixels = np.tile(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), (1, 3, 4, 4))
+    maps = np.arange(32, dtype=np.float32).reshape(2, 4, 4)
+    np.savez(reports / f"evaluate/{name}.npz", bits_per_dim=of_images[[0, -1]], pixels=pixels, bits=maps)
     (reports / "sample").mkdir(exist_ok=True)
     Image.new("RGB", (64, 64)).save(reports / f"sample/{name}.png")
 

@@ -186,6 +186,28 @@ def test_dvc_reads_the_pipeline(tmp_path: Path) -> None:
     assert "train@digits-gated" in listed
 
 
+def test_git_keeps_the_outs_that_dvc_does_not(tmp_path: Path) -> None:
+    """Or a clone after `dvc pull` lacks some, and stages that nobody has changed are stale there."""
+    outs = [out for stage in STAGES for kind in ("outs", "metrics") for out in definition(stage).get(kind, [])]
+    cached = {
+        (next(iter(out)) if isinstance(out, dict) else out).replace("${key}", "a-name"): not isinstance(out, dict)
+        or next(iter(out.values())).get("cache", True)
+        for out in outs
+    }
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    command = [
+        "git",
+        "-C",
+        tmp_path,
+        "check-ignore",
+        *(f"{out}/file" if not Path(out).suffix else out for out in cached),
+    ]
+    ignored = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert {path.removesuffix("/file") for path in ignored} == {out for out, is_cached in cached.items() if is_cached}
+    assert all(is_cached or Path(out).suffix for out, is_cached in cached.items())  # files, of which git sees each
+
+
 def test_dvc_and_its_tools_report_home_to_nobody() -> None:
     settings = (ROOT / ".dvc" / "config").read_text()
     assert "analytics = false" in settings

@@ -58,7 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Build)
     YAML().dump(content, tmp_path / "params.yaml")
     write_json(Path("reports/preprocess/digits.json"), CARD)
     write_json(Path(f"reports/train/{RUN}.json"), TRAIN)
-    write_json(Path(f"reports/evaluate/{RUN}.json"), SCORES)
+    write_json(Path(f"reports/evaluate/{RUN}.scores.json"), SCORES)
     Path(f"reports/train/{RUN}.csv").write_text("step\n1\n")
     drawn(sha256)
     names = [split for split in SPLITS for _ in range(3)]
@@ -160,7 +160,7 @@ def test_an_experiment_registers_nothing_until_it_is_asked_to(
         (["pack", "nobody", "-o", "packed"], "params.yaml: runs.nobody: missing; its runs are digits-gated"),
         (
             ["pack", "digits-gated-label", "-o", "packed"],
-            "evaluate/digits-gated-label.json: no such file; run `dvc repro",
+            "evaluate/digits-gated-label.scores.json: no such file; run `dvc repro",
         ),
         (["pack", RUN, "-o", "params.yaml"], "--out: params.yaml is there already"),
         (["register", "models"], "models: no run.json there; `pixelcnn models pack RUN -o FOLDER` makes such a folder"),

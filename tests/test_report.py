@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pixelcnn.reporting.page import PALETTE, write
+from pixelcnn.reporting import figures
+from pixelcnn.reporting.figures import PALETTE
+from pixelcnn.reporting.page import write
+from pixelcnn.reporting.reports import read_extremes
 from tests import report_files
 from tests.report_files import CIFAR, DIGITS, GATED, LABELLED, SAMPLE, SMALL
 
@@ -42,13 +46,15 @@ def reports(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def out(reports: Path) -> Path:
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    reports = tmp_path_factory.mktemp("written")
+    report_files.write_reports(reports)
     write(reports, report_files.params(), reports / "report")
     return reports / "report"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(out: Path) -> Page:
     return Page((out / "index.html").read_text())
 
@@ -56,7 +62,13 @@ def page(out: Path) -> Page:
 def test_each_data_set_has_tables_and_where_it_has_runs_curves(out: Path) -> None:
     tables = {f"nll-{name}.{ending}" for name in (CIFAR, SAMPLE, DIGITS) for ending in ("md", "csv")}
     curves = {f"curves-{CIFAR}.png", f"curves-{SAMPLE}.png"}
-    assert {path.name for path in out.iterdir()} == tables | curves | {"index.html"}
+    assert {path.name for path in out.iterdir()} == tables | curves | {"curves.csv", "index.html"}
+
+
+def test_one_table_has_the_validation_of_every_run_for_dvc_s_chart(out: Path) -> None:
+    table = pd.read_csv(out / "curves.csv")
+    assert table.groupby("run").images_seen.max().to_dict() == dict.fromkeys((GATED, LABELLED, SMALL), 6400)
+    assert table.validation_bits_per_dim.notna().all()
 
 
 def test_the_csv_holds_unrounded_numbers(out: Path) -> None:
@@ -75,13 +87,24 @@ def test_the_page_loads_no_external_resource(out: Path, page: Page) -> None:
 
 def test_every_picture_of_the_page_is_a_valid_image(page: Page) -> None:
     sources = page.values("src", "srcset")
-    assert len(sources) == 3 + 2 * 2  # a sample grid per run; curves on light and on dark
+    assert len(sources) == 3 * 2 + 2 * 2 * 2  # samples and extremes by run; curves and histograms in light and dark
     for source in sources:
         Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
 
 
 def test_samples_are_scaled_without_smoothing(out: Path) -> None:
     assert re.search(r"\.samples img \{[^}]*image-rendering: pixelated", (out / "index.html").read_text())
+
+
+def test_the_bits_of_an_image_are_shown_below_it_and_the_brightest_are_the_most(reports: Path) -> None:
+    found = read_extremes(reports, GATED)
+    png, brightest = figures.likeliest_and_least(found, levels=256)
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    rows = [part.mean() for part in np.array_split(picture, 4)]  # black, its map, white, its map of more bits
+    assert rows[0] < rows[1] < rows[3] < rows[2]
+    assert 30 < brightest < 31
+    _, nothing = figures.likeliest_and_least(replace(found, bits=None), levels=256)
+    assert nothing == 0
 
 
 def test_only_our_rows_are_highlighted(page: Page) -> None:
@@ -100,6 +123,9 @@ def test_the_page_has_facts_commands_and_the_reason_for_missing_published_rows(p
     assert "a row per class: cat, dog" in words
     assert "fingerprint 0123456789ab" in words
     assert "removed-long-ago" not in words
+    assert "Trained 2026-11-27 to 2026-11-28; commit abc1234, def5678+; on 2 CPU cores." in words
+    assert "The likeliest test images, 2.03 bits/dim and more, and the least likely, up to 4.03" in words
+    assert "with any number on all of these test images" in words  # of digits, where nothing is published
 
 
 def test_titles_are_escaped_on_the_page(page: Page) -> None:

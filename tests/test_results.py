@@ -145,7 +145,7 @@ def test_runs_with_embeddings_are_in_the_table_of_the_images() -> None:
         (f"preprocess/{CIFAR}.json", f"preprocess@{CIFAR}"),
         (f"baseline/{SAMPLE}.json", f"baseline@{SAMPLE}"),
         (f"train/{GATED}.json", f"train@{GATED}"),
-        (f"evaluate/{SMALL}.json", f"evaluate@{SMALL}"),
+        (f"evaluate/{SMALL}.scores.json", f"evaluate@{SMALL}"),
     ],
 )
 def test_a_missing_report_is_named_with_the_stage_that_makes_it(reports: Path, file: str, stage: str) -> None:
@@ -166,8 +166,9 @@ def test_a_damaged_report_is_named(reports: Path, content: str) -> None:
     [("preprocess", CIFAR, "dataset"), ("baseline", CIFAR, "uniform"), ("evaluate", GATED, "test")],
 )
 def test_a_key_that_a_report_lacks_is_named(reports: Path, stage: str, name: str, key: str) -> None:
-    (reports / stage / f"{name}.json").write_text("{}")
-    with pytest.raises(ValueError, match=rf"(?s){stage}/{name}.json.*dvc repro --force {stage}@{name}") as error:
+    (path,) = (reports / stage).glob(f"{name}.*json")
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=rf"(?s){stage}/{name}.*json.*dvc repro --force {stage}@{name}") as error:
         results.tables(reports, report_files.params())
     assert f"{key}: " in str(error.value)
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelcnn import files
 
+DIGITS = 4  # of the metrics' decimals
+
 
 class Report(BaseModel):
     """A stage's report on one entry of params.yaml."""
@@ -30,7 +32,7 @@ class Report(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the report, atomically; what is None is left out."""
-        files.write_json(path, self.model_dump(exclude_none=True))
+        files.write_json(path, self.model_dump(exclude_none=True, by_alias=True))
 
 
 class Score(BaseModel):
@@ -44,7 +46,7 @@ class Score(BaseModel):
 
 
 class EvaluateReport(Report):
-    """reports/evaluate/RUN.json: the scores by split."""
+    """reports/evaluate/RUN.scores.json: the scores by split."""
 
     test: Score
     validation: Score
@@ -75,6 +77,22 @@ class Initial(BaseModel):
     flops: float | None = None
 
 
+class Metrics(Report):
+    """reports/evaluate/RUN.json: what DVC compares of runs, bits/dim under names that fit a terminal."""
+
+    test: float
+    error: Annotated[float | None, Field(serialization_alias="±")] = None  # standard error of `test`
+    validation: float
+    train: float
+
+    @classmethod
+    def of(cls, scores: EvaluateReport) -> Self:
+        """The metrics of these scores, to the digits that a standard error leaves any meaning."""
+        values = {split: round(score.bits_per_dim, DIGITS) for split, score in scores.scores.items()}
+        error = scores.test.standard_error
+        return cls(**values, error=None if error is None else round(error, DIGITS))
+
+
 class TrainReport(Report):
     """reports/train/RUN.json: the finished training, its best weights, and what it took."""
 
@@ -92,6 +110,8 @@ class TrainReport(Report):
     hardware: str
     exact: bool = True  # bits/dim are of the exact NLL, not of an upper bound
     initial: Initial | None = None
+    finished: str | None = None  # ISO 8601, UTC; reports of earlier releases lack it and the next
+    commit: str | None = None  # of git, with "+" where the code was not that of the commit
 
     @property
     def total_flops(self) -> float:

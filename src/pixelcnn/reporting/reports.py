@@ -1,12 +1,17 @@
 """Readers of what the stages write under reports/, and costs, durations and large numbers as text. No torch here."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pixelcnn import files
 from pixelcnn.config import check
 from pixelcnn.data.dataset import DatasetInfo
 from pixelcnn.schemas import BaselineReport, EvaluateReport, RegisterReport, Report, TrainReport
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 R = TypeVar("R", bound=Report)
 
@@ -29,8 +34,40 @@ def read_train(reports: Path, name: str) -> TrainReport:
 
 
 def read_evaluate(reports: Path, name: str) -> EvaluateReport:
-    """A run's scores by split, from reports/evaluate/NAME.json."""
-    return _read(EvaluateReport, reports, "evaluate", name)
+    """A run's scores by split, from reports/evaluate/NAME.scores.json."""
+    return _read(EvaluateReport, reports, "evaluate", name, ".scores.json")
+
+
+def read_curve(reports: Path, name: str) -> "pd.DataFrame":
+    """A run's learning curve, from reports/train/NAME.csv."""
+    import pandas as pd  # a second to import, which the tables of a terminal do not need
+
+    return pd.read_csv(made(reports, "train", f"{name}.csv"))
+
+
+def read_test_bits(reports: Path, name: str) -> "np.ndarray":
+    """The bits/dim (N,) of a run's test images, from reports/evaluate/NAME.parquet."""
+    import pandas as pd
+
+    table = pd.read_parquet(made(reports, "evaluate", f"{name}.parquet"), columns=["split", "bits_per_dim"])
+    return table[table.split == "test"].bits_per_dim.to_numpy()
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The likeliest and then the least likely test images of a run: K images, C channels, H rows, W columns."""
+
+    bits_per_dim: "np.ndarray"  # (K,), ascending
+    pixels: "np.ndarray"  # (K, C, H, W) uint8
+    bits: "np.ndarray | None"  # (K, H, W) of each pixel; None where a network's NLL is no sum over pixels
+
+
+def read_extremes(reports: Path, name: str) -> Extremes:
+    """The extremes of a run, from reports/evaluate/NAME.npz."""
+    import numpy as np
+
+    with np.load(made(reports, "evaluate", f"{name}.npz"), allow_pickle=False) as found:
+        return Extremes(found["bits_per_dim"], found["pixels"], found.get("bits"))
 
 
 def read_register(reports: Path, name: str) -> RegisterReport | None:
@@ -39,8 +76,8 @@ def read_register(reports: Path, name: str) -> RegisterReport | None:
     return _read(RegisterReport, reports, "register", name) if there else None
 
 
-def _read(schema: type[R], reports: Path, stage: str, name: str) -> R:
-    return schema.read(made(reports, stage, f"{name}.json"), _remake(stage, name))
+def _read(schema: type[R], reports: Path, stage: str, name: str, ending: str = ".json") -> R:
+    return schema.read(made(reports, stage, f"{name}{ending}"), _remake(stage, name))
 
 
 def _remake(stage: str, name: str) -> str:
@@ -54,7 +91,7 @@ def made(reports: Path, folder: str, file: str, stage: str = "") -> Path:
     """
     path = reports / folder / file
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; run `dvc repro {stage or folder}@{path.stem}`")
+        raise ValueError(f"{path}: no such file; run `dvc repro {stage or folder}@{file.partition('.')[0]}`")
     return path
 
 

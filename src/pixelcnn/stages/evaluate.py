@@ -1,18 +1,23 @@
 """Evaluate one run: the NLL of each image of test, of validation and of a part of train.
 
+Writes OUT.scores.json (scores by split), OUT.json (what `dvc metrics show` prints), OUT.parquet (the NLL of every
+image) and OUT.npz (the likeliest and the least likely test images, with the bits of each pixel).
+
 python -m pixelcnn.stages.evaluate RUN --model models/RUN --data data/prepared/DATASET --out reports/evaluate/RUN
 """
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pixelcnn import checkpoint, files
 from pixelcnn.data.dataset import Split, SplitName, chosen, read_counted, read_rows, read_split
 from pixelcnn.device import default, prepare
+from pixelcnn.evaluation import extremes
 from pixelcnn.evaluation.measure import measure, scores_of
 from pixelcnn.model import Model
-from pixelcnn.schemas import EvaluateReport
+from pixelcnn.schemas import EvaluateReport, Metrics
 from pixelcnn.stages import parse, parser, read_params, run
 from pixelcnn.tracking import runs
 
@@ -40,7 +45,10 @@ def main() -> None:
     nlls = args.out.with_suffix(".parquet")
     with files.atomic(nlls) as file:
         table.to_parquet(file, index=False)
-    scores.write(args.out.with_suffix(".json"))
+    of_test = torch.from_numpy(table[table.split == "test"].bits_per_dim.to_numpy(copy=True))
+    extremes.write(args.out.with_suffix(".npz"), model, splits["test"], of_test)
+    scores.write(args.out.with_suffix(".scores.json"))
+    Metrics.of(scores).write(args.out.with_suffix(".json"))
     _track(args.name, model, scores, nlls)
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -130,11 +131,13 @@ def _folder(source: str) -> Path:
 def _finish(fit: Fit, args: argparse.Namespace, device: torch.device, log: RunLog) -> None:
     """Write the model and what is reported of it. DVC has yet to commit that; until then the checkpoint stays."""
     fit.save_finished()
-    report = fit.write(args.out, args.report, device)
+    made = {"finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "commit": runs.commit() or None}
+    report = fit.write(args.out, args.report, device).model_copy(update=made)
+    report.write(args.report.with_suffix(".json"))
     if (args.data / EMBEDDER).is_dir():  # so that the model's folder has what makes conditions of new images
         shutil.copytree(args.data / EMBEDDER, args.out / EMBEDDER, dirs_exist_ok=True)
     curve, sha256 = args.report.with_suffix(".csv"), checkpoint.read_config(args.out).weights_sha256
-    numbers = report.model_dump(exclude_none=True, exclude={"hardware", "exact", "initial"})
+    numbers = report.model_dump(exclude_none=True, exclude={"hardware", "exact", "initial", *made})
     log.finish(numbers, sha256, {"curve": curve, "model": args.out / checkpoint.CONFIG})
     if not stages.by_dvc():
         fit.forget()
