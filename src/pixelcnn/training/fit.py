@@ -332,7 +332,8 @@ def hardware(device: torch.device) -> str:
     """What the training ran on, for the cost column of the tables."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+    num = torch.get_num_threads()
+    return f"{num} CPU {'core' if num == 1 else 'cores'} ({platform.machine()})"
 
 
 def _metrics(row: Mapping[str, float]) -> dict[str, float]:
