@@ -17,9 +17,10 @@ from tests.conftest import DEMO
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 STAGES = config.read_yaml(ROOT / "dvc.yaml")["stages"]
-# Imported without deciding a stage's result: schemas and parsing, files, progress bars, tracking
+# Imported without deciding a stage's result: schemas and parsing, files, progress bars, messages, tracking
 PLUMBING = {
     "pixelcnn.config", "pixelcnn.params", "pixelcnn.schemas", "pixelcnn.files", "pixelcnn.progress",
+    "pixelcnn.console", "pixelcnn.spelling",
     "pixelcnn.pretrained", "pixelcnn.migrations", "pixelcnn.stages", "pixelcnn.tracking", "pixelcnn.data.config",
     "pixelcnn.data.images", "pixelcnn.api",
 }  # fmt: skip

@@ -83,11 +83,10 @@ def test_a_place_in_a_project_is_known_from_other_folders_too(project: Path, mon
             check_kept(project / "data" / "raw" / "cifar10")
 
 
-@pytest.mark.parametrize(
-    "place", ["samples", "a.png", "../archives", "/mnt/archives", "data.png", "modelsx/a", "docs/data/raw"]
-)
+@pytest.mark.parametrize("place", ["samples", "a.png", "../archives", "data.png", "modelsx/a", "docs/data/raw"])
 def test_other_places_are_accepted(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_kept(Path(place)) == Path(place)
+    Path(place).mkdir(parents=True)
     main(["suite", "cifar10-small", "--origin", place])
     assert params.load(Path("params.yaml")).datasets["cifar10"].download.origin == str(Path(place).resolve())
     capsys.readouterr()

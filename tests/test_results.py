@@ -243,7 +243,25 @@ def test_the_summary_fits_a_terminal_and_names_samples_and_page(reports: Path) -
     assert max(len(line) for line in table) <= results.TERMINAL_WIDTH
     assert sum(line.startswith(">") for line in table) == 9  # three runs and two baselines on three data sets
     assert str(reports / "sample" / f"{LABELLED}.png") in text
-    assert "index.html (missing; run `dvc repro report`)" in text
+    assert "Missing" in text.splitlines()[-2]
+    assert text.splitlines()[-1] == "  report"
+
+
+def test_the_summary_shows_what_is_there_and_names_what_is_missing(reports: Path) -> None:
+    for file in (
+        f"train/{GATED}.json",
+        f"evaluate/{SMALL}.json",
+        f"baseline/{SAMPLE}.json",
+        f"preprocess/{DIGITS}.json",
+    ):
+        (reports / file).unlink()
+    text = results.summary(reports, report_files.params())
+    table, _, missing = text.partition("Missing")
+    assert "Gated | label" in table
+    assert "Gated, plain" not in table
+    named = [f"evaluate@{GATED}", f"evaluate@{SMALL}", f"baseline@{SAMPLE}", f"preprocess@{DIGITS}", "report"]
+    assert sorted(missing.splitlines()[-1].split()) == sorted(named)
+    assert max(map(len, text.splitlines())) <= results.TERMINAL_WIDTH
 
 
 def test_the_summary_names_runs_whose_models_are_not_registered(reports: Path) -> None:

@@ -4,6 +4,7 @@ Sections are frozen, strict and without defaults: a default here would be a valu
 value stands in params.yaml. No torch here, so that a command that only reads params.yaml starts at once.
 """
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pixelcnn.files import ACTING, LONGEST, excerpt, read_bytes
+from pixelcnn.spelling import hint
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -234,4 +236,5 @@ def not_one_of(given: Any, known: str) -> str:
     """That a name is unknown, with the known ones or with what it is called now."""
     if isinstance(given, str) and given in RENAMED:
         return f"{given!r} is called {RENAMED[given]!r} now"
-    return f"{quoted(given)} is not one of {known}"
+    names = re.findall(r"[\w-]+", known)
+    return f"{quoted(given)} is not one of {known}{hint(given, names) if isinstance(given, str) else ''}"

@@ -31,6 +31,7 @@ from pixelcnn.config import (
     read_yaml,
 )
 from pixelcnn.data.config import Dataset, Embeddings, Images, Preprocess
+from pixelcnn.spelling import hint
 
 if TYPE_CHECKING:
     AnyArchitecture: TypeAlias = Architecture
@@ -207,13 +208,17 @@ class Params(Section):
     def dataset(self, name: str) -> Dataset:
         """An entry of `datasets`; ValueError with the known ones where there is none."""
         if name not in self.datasets:
-            raise ValueError(f"params.yaml: datasets: {name!r} is not one of {', '.join(self.datasets)}")
+            raise ValueError(
+                f"params.yaml: datasets: {name!r} is not one of {', '.join(self.datasets)}{hint(name, self.datasets)}"
+            )
         return self.datasets[name]
 
     def run(self, name: str) -> Run:
         """An entry of `runs`; ValueError with the known ones where there is none."""
         if name not in self.runs:
-            raise ValueError(f"params.yaml: runs.{name}: missing; its runs are {', '.join(self.runs)}")
+            raise ValueError(
+                f"params.yaml: runs.{name}: missing; its runs are {', '.join(self.runs)}{hint(name, self.runs)}"
+            )
         return self.runs[name]
 
     @model_validator(mode="after")

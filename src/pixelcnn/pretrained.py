@@ -6,6 +6,8 @@ They lie in the package pixelcnn_pretrained, each as `pixelcnn models pack` wrot
 from importlib.util import find_spec
 from pathlib import Path
 
+from pixelcnn.spelling import hint
+
 CONFIG = "config.json"  # every model folder has it; not imported from pixelcnn.checkpoint, which imports torch
 
 
@@ -28,9 +30,12 @@ def find(source: str | Path) -> Path:
             raise ValueError(f"{source}: comes with pixelcnn, and is a folder here too; ./{source} means the folder")
         return shipped[str(source)]
     if not path.exists():
+        here = [str(config.parent) for config in Path("models").glob(f"*/{CONFIG}")]
+        remedy = (
+            hint(str(source), [*shipped, *here]) or "; a registered model is models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
         raise ValueError(
-            f"{source}: neither a folder nor a model that comes with pixelcnn ({', '.join(shipped) or 'none'}); a "
-            "registered model is models:/NAME@ALIAS or models:/NAME/VERSION"
+            f"{source}: neither a folder nor a model that comes with pixelcnn ({', '.join(shipped) or 'none'}){remedy}"
         )
     if not path.is_dir():
         raise ValueError(f"{source}: is a file; a model is a folder, with model.safetensors and {CONFIG}")

@@ -1,52 +1,70 @@
-"""The command `pixelcnn`: one module for each verb, imported only when that verb is used.
+"""The command `pixelcnn`: what its verbs take is declared in `pixelcnn.cli.arguments`, what they do in a module each.
 
-A verb's module has `arguments(parser)`, which declares its arguments, and `run(args)`. Its docstring is its help.
+A verb's module has `run(args)` and is imported when the verb is run, so that help, completion and errors in the
+arguments wait for nothing that a model needs.
 """
 
-import argparse
 import importlib
+import platform
 import sys
+import textwrap
+from importlib import metadata
 
-from pixelcnn.files import message
+import pixelcnn
+from pixelcnn import console
+from pixelcnn.cli import arguments
+from pixelcnn.spelling import hint
 
-VERBS = {
-    "results": "the NLL tables, and where samples and curves lie",
-    "ui": "MLflow's pages: compare runs, see registered models",
-    "suite": "switch params.yaml to CIFAR-10 or ImageNet",
-    "sample": "draw images from a model",
-    "complete": "draw the missing pixels of images, several times",
-    "embed": "embeddings of images, for a model that is conditioned on them",
-    "reconstruct": "draw images from an auto-encoder's codes of images",
-    "interpolate": "draw images between two images, along their codes or embeddings",
-    "models": "the registered models, and finished runs: list, show, download, pack, register",
-    "runs": "complete the MLflow store from the records here; clear away what removed runs have left",
-    "score": "bits/dim of images under a model",
-    "compress": "compress images losslessly, to about the size of their NLL",
-    "decompress": "restore the images of an archive",
+GROUPS = {
+    "The project in this folder": {
+        "suite": "switch params.yaml to CIFAR-10, ImageNet, ...; add a suite to it",
+        "train": "train a run of params.yaml, without DVC",
+        "results": "the NLL tables, what is missing, and where samples and curves lie",
+        "models": "the registered models, and finished runs: list, show, download, pack, register",
+        "runs": "complete the MLflow store from the records here; clear away what removed runs have left",
+        "ui": "MLflow's pages: compare runs, see registered models",
+    },
+    "With a model": {
+        "sample": "draw images",
+        "complete": "draw the missing pixels of images, several times",
+        "embed": "embeddings of images, for a model that is conditioned on them",
+        "reconstruct": "draw images from an auto-encoder's codes of images",
+        "interpolate": "draw images between two images, along their codes or embeddings",
+        "score": "bits/dim of images, and where in them the bits are",
+        "compress": "compress images losslessly, to about the size of their NLL",
+        "decompress": "restore the images of an archive",
+    },
+    "The shell": {
+        "completion": "a script that completes these commands in bash, zsh or fish",
+    },
 }
+VERBS = {verb: line for group in GROUPS.values() for verb, line in group.items()}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(given: list[str] | None = None) -> None:
     """Run one verb. An error that the user can correct is one message on stderr and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    args = _parser(arguments[:1]).parse_args(arguments)
-    try:
-        args.run(args)
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        sys.exit(2)
+    console.run(lambda: _main(sys.argv[1:] if given is None else given))
 
 
-def _parser(used: list[str]) -> argparse.ArgumentParser:
-    """The parser of all verbs with their help lines; those in `used` also have their arguments."""
-    parser = argparse.ArgumentParser(prog="pixelcnn", description="Exact-likelihood autoregressive image models.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for verb, line in VERBS.items():
-        command = commands.add_parser(verb, help=line)
-        if verb in used:
-            module = importlib.import_module(f"pixelcnn.cli.{verb}")
-            command.description = (module.__doc__ or "").partition(": ")[2]
-            command.formatter_class = argparse.RawDescriptionHelpFormatter
-            module.arguments(command)
-            command.set_defaults(run=module.run)
-    return parser
+def _main(given: list[str]) -> None:
+    match given:
+        case [] | ["-h" | "--help", *_]:
+            print(_overview())
+        case ["--version", *_]:
+            versions = f"torch {metadata.version('torch')}, Python {platform.python_version()}"
+            print(f"pixelcnn {pixelcnn.__version__} ({versions})")
+        case [verb, *rest] if verb in VERBS:
+            args = arguments.parser(verb).parse_args(rest)
+            importlib.import_module(f"pixelcnn.cli.{verb}").run(args)
+        case [word, *_]:
+            remedy = hint(word, [*VERBS, "--help", "--version"]) or "; `pixelcnn` lists its commands"
+            raise ValueError(f"pixelcnn {word}: no such command{remedy}")
+
+
+def _overview() -> str:
+    """Every verb with its line, in groups."""
+    parts = ["usage: pixelcnn COMMAND ...", (pixelcnn.__doc__ or "").partition("\n")[0]]
+    for title, verbs in GROUPS.items():
+        lines = "\n".join(f"{verb:12} {line}" for verb, line in verbs.items())
+        parts.append(f"{title}:\n{textwrap.indent(lines, '  ')}")
+    return "\n\n".join([*parts, "`pixelcnn COMMAND --help` says what it takes; `pixelcnn --version`."])

@@ -1,9 +1,6 @@
 """`pixelcnn complete`: draw the missing pixels of images, several times.
 
-A row per image: the image, its known pixels, and the completions. A drawn pixel depends on the pixels above it and left
-of it, known or drawn, and on none that follow. So completions of a top half are exact draws from p(rest | known). With
-other masks known pixels keep their values, but those that follow a drawn pixel do not influence it. In a bottom half
-none would, so it is not among the choices.
+Shapes: N images, C channels, H rows, W columns.
 """
 
 import argparse
@@ -22,27 +19,12 @@ from pixelcnn.generation.sampling import in_float64
 from pixelcnn.model import Model
 from pixelcnn.progress import progress
 
-HALVES = ("top-half", "left-half", "right-half")
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help=operands.IMAGES)
-    known = parser.add_mutually_exclusive_group(required=True)
-    known.add_argument("--keep", choices=HALVES, help="the half that is known; exact: top-half")
-    known.add_argument("--mask", type=Path, help="a PNG of the images' size: white is known, black is drawn")
-    parser.add_argument("--num", type=operands.count, default=4, help="completions per image (default: %(default)s)")
-    parser.add_argument("--label", help="the images' class, by name or number; a prepared split has its own labels")
-    output.drawing_arguments(parser)
-
 
 def run(args: argparse.Namespace) -> None:
     """Draw the completions and write them."""
-    output.check_out(args.out)
-    model = operands.load_model(args.model)
-    given = operands.read_images(args.images, model)
-    output.check_stems(args.out, given.stems, given.names)
+    model = operands.load_model(args.model, args.device)
+    given = operands.read_images(args, model)
+    output.check_rows(args.out, given.stems, given.names)
     split = operands.as_split(given, model, args.label)
     known = _known(model, args.keep, args.mask)
     if not is_prefix(known):

@@ -1,35 +1,22 @@
-"""`pixelcnn compress`: compress images losslessly, to about the size of their NLL.
-
-Images may have any size; larger ones are coded in tiles of the model's size. Pixels are restored bit by bit, as 8-bit
-grey or RGB; names lose their suffixes, and metadata is not stored. Decompressing needs the same model.
-"""
+"""`pixelcnn compress`: compress images losslessly."""
 
 import argparse
+from pathlib import Path
 
 from pixelcnn import files
-from pixelcnn.cli import operands, output, places
+from pixelcnn.cli import operands, output
 from pixelcnn.config import Given
 from pixelcnn.generation import compression
 from pixelcnn.model import Model
 from pixelcnn.progress import progress
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help=operands.IMAGES)
-    parser.add_argument("-o", "--out", type=places.out, required=True, help="the archive, such as archive.pxc")
-    parser.add_argument("--label", help="the class of all images, by name or number, for a class-conditional model")
-    parser.add_argument(
-        "--batch-size", type=operands.count, default=64, help="tiles coded together (default: %(default)s)"
-    )
-
-
 def run(args: argparse.Namespace) -> None:
     """Write the archive and print its size."""
-    model = operands.load_model(args.model)
+    _check_no_image(args.out)
+    model = operands.load_model(args.model, args.device)
     label = _label(model, args.label)
-    given = operands.read_images(args.images, model, of_any_size=True)
+    given = operands.read_images(args, model, of_any_size=True)
     operands.check_stems(given.stems, given.names)
     images = dict(zip(given.stems, given.images, strict=True))
     output.note_if_slow(model, coding=True)
@@ -43,6 +30,12 @@ def run(args: argparse.Namespace) -> None:
         f"{args.out}: {len(images):,} images of {raw:,} bytes in {len(archive):,} bytes, of which the pixels "
         f"{len(payload):,}: {8 * len(payload) / raw:.4f} bits/dim"
     )
+
+
+def _check_no_image(out: Path) -> None:
+    """Raise ValueError for a file that is no archive, as where `-o` was given one of the images."""
+    if out.exists() and files.read_bytes(out, compression.MAX_BYTES)[: len(compression.MAGIC)] != compression.MAGIC:
+        raise ValueError(f"--out: {out} is there already and is no archive; name another file")
 
 
 def _label(model: Model, text: str | None) -> int | None:

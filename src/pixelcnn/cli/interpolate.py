@@ -1,9 +1,4 @@
-"""`pixelcnn interpolate`: draw images between two images, along an auto-encoder's codes or along embeddings.
-
-A row for each two images: the first, images drawn at equal steps from its code or embedding to the other's, the second.
-The noise is the same along a row, so that what changes is due to the code or embedding. Embeddings come from a prepared
-data set that has them (`embeddings:` in params.yaml).
-"""
+"""`pixelcnn interpolate`: draw images between two images."""
 
 import argparse
 
@@ -16,30 +11,21 @@ from pixelcnn.generation.sampling import in_float64
 from pixelcnn.progress import progress
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("model", metavar="MODEL", help=f"an auto-encoder or embedding-conditional: {operands.MODEL}")
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help=f"an even number of images: {operands.IMAGES}")
-    parser.add_argument("--steps", type=operands.count, default=8, help="images on a line (default: %(default)s)")
-    output.drawing_arguments(parser)
-
-
 def run(args: argparse.Namespace) -> None:
     """Draw the interpolations and write them."""
-    output.check_out(args.out)
-    model = in_float64(operands.load_model(args.model))
+    model = in_float64(operands.load_model(args.model, args.device))
     if model.given not in (Given.EMBEDDING, Given.CODE):
         raise ValueError(
             f"MODEL: {model.config.name} with condition {model.config.condition!r} has no codes or embeddings to "
             "interpolate"
         )
-    given = operands.read_images(args.images, model)
+    given = operands.read_images(args, model)
     split = operands.as_split(given, model, None)
     if len(split.images) % 2:
         raise ValueError(f"IMAGES: {len(split.images)} images are not pairs; give an even number")
     names = [f"{a} to {b}" for a, b in zip(given.names[0::2], given.names[1::2], strict=True)]
     stems = [f"{a}-{b}" for a, b in zip(given.stems[0::2], given.stems[1::2], strict=True)]
-    output.check_stems(args.out, stems, names)
+    output.check_rows(args.out, stems, names)
     with torch.inference_mode():
         encodes = model.given is Given.CODE
         vectors = model.network.encode(split.images.to(model.device)) if encodes else model.conditions(split)

@@ -1,7 +1,4 @@
-"""`pixelcnn models`: list, show and download registered models; pack finished runs and register them.
-
-A registered model is NAME, which means its champion, NAME@ALIAS or NAME/VERSION.
-"""
+"""`pixelcnn models`: list, show and download registered models; pack finished runs and register them."""
 
 import argparse
 import math
@@ -14,30 +11,12 @@ from tabulate import tabulate
 
 import pixelcnn
 from pixelcnn import params, pretrained
-from pixelcnn.cli import places
+from pixelcnn.cli.arguments import REGISTERED
 from pixelcnn.config import quoted
 from pixelcnn.files import new_folder, write_text
 
 if TYPE_CHECKING:
     from pixelcnn.tracking import registry
-
-MODEL = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="every version of every registered model, and the models that come with pixelcnn")
-    show = actions.add_parser("show", help="the model card of a version: system, data, scores, licence")
-    show.add_argument("model", metavar="MODEL", help=MODEL)
-    download = actions.add_parser("download", help="a version as a folder, which is used without registry and network")
-    download.add_argument("model", metavar="MODEL", help=MODEL)
-    download.add_argument("-o", "--out", type=places.out, help="the folder (default: NAME-VERSION, here)")
-    pack = actions.add_parser("pack", help="a finished run of this project as a folder, to be registered elsewhere")
-    pack.add_argument("entry", metavar="RUN", help="a finished entry of params.yaml's runs")
-    pack.add_argument("-o", "--out", type=places.out, required=True, help="a new folder")
-    register = actions.add_parser("register", help="a folder that `pack` made, a run, or a model that is bundled")
-    register.add_argument("model", metavar="FOLDER", help=f"a folder that `pack` made, models/RUN, or {_bundled()}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -67,7 +46,7 @@ def uri(model: str) -> str:
     """The registry's URI of a MODEL."""
     model = model.removeprefix("models:/")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*(@[A-Za-z0-9_-]+|/[0-9]{1,9})?", model):
-        raise ValueError(f"MODEL: {quoted(model)} is neither {MODEL}")
+        raise ValueError(f"MODEL: {quoted(model)} is neither {REGISTERED}")
     return f"models:/{model}" if re.search("[@/]", model) else f"models:/{model}@champion"
 
 

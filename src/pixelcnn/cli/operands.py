@@ -1,10 +1,11 @@
-"""The operands that several verbs take: MODEL, IMAGES, --label and numbers, parsed and checked in one place."""
+"""The operands that several verbs take: MODEL, its device and label, and IMAGES, read and checked in one place."""
 
 import argparse
+import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,27 +14,24 @@ import torch
 from torch import Tensor
 
 import pixelcnn
-from pixelcnn import api, device, pretrained
-from pixelcnn.config import COLDEST, HOTTEST, Given
+from pixelcnn import api, device
+from pixelcnn.config import Given
 from pixelcnn.data import image_files
-from pixelcnn.data.dataset import Split, SplitName, read_info, read_split
+from pixelcnn.data.config import Resized
+from pixelcnn.data.dataset import CARD, Split, SplitName, read_info, read_split
 from pixelcnn.data.decoding import SUFFIXES
 from pixelcnn.data.embedder import Embedder
 from pixelcnn.data.images import check_images
+from pixelcnn.data.importing import fit
 from pixelcnn.data.layouts import counted, is_image
 from pixelcnn.files import check_name, excerpt
-from pixelcnn.generation.sampling import check_temperature
 from pixelcnn.model import Model
+from pixelcnn.spelling import hint
 
-MODEL = (
-    f"one that comes with pixelcnn ({', '.join(pretrained.folders())}), a folder with model.safetensors and "
-    "config.json, or models:/NAME@ALIAS or models:/NAME/VERSION"
-)
-IMAGES = (
-    "image files, folders of image files, or a split of a prepared data set as data/prepared/cifar10:test[:N] "
-    "(its first N images)"
-)
-PREPARED = re.compile(r"(?P<folder>.+):(?P<split>train|validation|test)(?::(?P<num>[1-9][0-9]*))?")
+SPLITS = ("train", "validation", "test")
+PREPARED = re.compile(rf"(?P<folder>.+):(?P<split>{'|'.join(SPLITS)})(?::(?P<num>[1-9][0-9]*))?")
+MOST_NAMED = 20  # files that cannot be used, of one command
+Note = Callable[[str], object]  # of a conversion of an image that lost nothing
 
 
 @dataclass(frozen=True)
@@ -47,42 +45,33 @@ class Images:
 
     @property
     def stems(self) -> list[str]:
-        """The names without suffixes."""
-        return [Path(name).stem for name in self.names]
+        """The names without suffixes, as names of files in one folder."""
+        return ["-".join(Path(name).with_suffix("").parts) for name in self.names]
 
 
-# Numbers
+# MODEL, its device and its label
 
 
-def count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+def load_model(text: str, on: str | None) -> Model:
+    """The model that MODEL means, on the device of this name: by default a GPU if there is one."""
+    return pixelcnn.load(text, str(chosen_device(on))).inner
 
 
-def seed(text: str) -> int:
-    """A whole number of 0 ... 2**31 - 1, as in params.yaml."""
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 ... {2**31 - 1}")
-    return int(text)
+def chosen_device(name: str | None) -> torch.device:
+    """The device of this name, prepared; by default a GPU if there is one."""
+    if name is not None:
+        check_device(name)
+    chosen = device.default() if name is None else torch.device(name)
+    device.prepare(chosen)
+    return chosen
 
 
-def temperature(text: str) -> float:
-    """A temperature at which images can be drawn."""
-    try:
-        return check_temperature(float(text))
-    except ValueError:
-        message = f"{text!r} is not a number from {COLDEST:g} to {HOTTEST:g}"
-        raise argparse.ArgumentTypeError(message) from None
-
-
-# MODEL and its label
-
-
-def load_model(text: str, on: str | None = None) -> Model:
-    """The model that MODEL means, on the device `on`: by default a GPU if there is one."""
-    return pixelcnn.load(text, on or str(device.default())).inner
+def check_device(name: str) -> None:
+    """Raise ValueError unless this machine has the device cpu, cuda or cuda:N."""
+    kind, _, number = name.partition(":")
+    there = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= there:
+        raise ValueError(f"--device: {name!r}: PyTorch finds {there or 'no'} GPU{'s' * (there > 1)} here")
 
 
 def label(model: Model, text: str) -> int:
@@ -90,30 +79,81 @@ def label(model: Model, text: str) -> int:
     try:
         return api.Model(model).label(text)
     except ValueError as error:
-        raise ValueError(f"--{error}") from None
+        remedy = hint(text, model.data.classes) if model.given is Given.LABEL else ""
+        raise ValueError(f"--{error}{remedy}") from None
 
 
 # IMAGES
 
 
-def read_images(operands: Sequence[str], model: Model | Embedder, of_any_size: bool = False) -> Images:
+def read_images(args: argparse.Namespace, model: Model | Embedder, of_any_size: bool = False) -> Images:
     """The images of IMAGES, with the model's channels and levels, and its size unless they may be of any.
 
-    Raises ValueError with the file, split or folder that is not as it should be.
+    Raises ValueError that names the split, or each file, that is not as it should be, before any work; --skip-bad goes
+    on without such files. With --resize images get the model's size.
     """
-    prepared = [match for match in map(PREPARED.fullmatch, operands) if match]
-    if prepared and len(operands) > 1:
+    prepared = [match for match in map(PREPARED.fullmatch, args.images) if match]
+    if prepared and len(args.images) > 1:
         raise ValueError(f"IMAGES: {prepared[0].group()} is a prepared split, to which no other images can be added")
     if prepared:
         return _of_split(Path(prepared[0]["folder"]), prepared[0]["split"], prepared[0]["num"], model)
-    files = [path for operand in operands for path in _files(Path(operand))]
-    channels, *size = model.shape
-    wanted = None if of_any_size else (size[0], size[1])
-    changes: list[str] = []
-    images = [image_files.read(path, channels, model.data.levels, wanted, changes.append) for path in files]
+    files = [each for operand in args.images for each in _files(operand)]
+    if getattr(args, "resize", False):
+        return _each(files, lambda path, note: _resized(path, model, note), args.skip_bad)
+    if of_any_size:
+        return _each(files, lambda path, note: _of_any_size(path, model, note), args.skip_bad)
+    remedy = "--resize or --tiles takes any size" if "tiles" in args else "--resize takes any size"
+    return _each(files, lambda path, note: _of_its_size(path, model, note, remedy), args.skip_bad)
+
+
+def _each(files: Sequence[tuple[Path, str]], read: Callable[[Path, Note], Tensor], skip_bad: bool) -> Images:
+    """The images of files, each with its name, in which one that cannot be used does not hide the others."""
+    names, images, faults = [], [], []
+    changes: Counter[str] = Counter()
+    for path, name in files:
+        noted: list[str] = []
+        try:
+            images.append(read(path, noted.append))
+        except FileNotFoundError:
+            faults.append(f"{path}: no such file")
+        except (ValueError, OSError) as error:
+            faults.append(str(error))
+        else:
+            names.append(name)
+            changes.update(noted)
+    more = [f"... and {len(faults) - MOST_NAMED:,} more"] if len(faults) > MOST_NAMED else []
+    report = "\n".join([*faults[:MOST_NAMED], *more])
+    some = f"{len(faults):,} of {len(files):,} files cannot be used"
+    if faults and len(files) == 1:
+        raise ValueError(report)
+    if faults and (not skip_bad or not images):
+        raise ValueError(f"{some}{'; --skip-bad goes on without them' if images else ''}\n{report}")
+    if faults:
+        print(f"note: {some} and are left out\n{report}", file=sys.stderr)
     if changes:
-        print(f"note: converted without loss: {counted(Counter(changes))}", file=sys.stderr)
-    return Images([path.name for path in files], images)
+        print(f"note: converted without loss: {counted(changes)}", file=sys.stderr)
+    return Images(names, images)
+
+
+def _of_any_size(path: Path, model: Model | Embedder, note: Note) -> Tensor:
+    return image_files.read(path, model.shape[0], model.data.levels, note=note)
+
+
+def _of_its_size(path: Path, model: Model | Embedder, note: Note, remedy: str) -> Tensor:
+    image, (_, height, width) = _of_any_size(path, model, note), model.shape
+    if tuple(image.shape[1:]) != (height, width):
+        found = f"{path}: is {image.shape[2]} x {image.shape[1]} pixels, not {width} x {height}"
+        raise ValueError(f"{found}; {remedy}")
+    return image
+
+
+def _resized(path: Path, model: Model | Embedder, note: Note) -> Tensor:
+    """The centre of the model's proportions, at the model's size, in its levels."""
+    channels, height, width = model.shape
+    pixels = image_files.read(path, channels, levels=256, note=note).permute(1, 2, 0).numpy()  # (h, w, C)
+    fitted = fit(pixels, Resized(name="crop", height=height, width=width, filter="lanczos"))  # (H, W, C)
+    greys = torch.from_numpy(fitted).permute(2, 0, 1)  # (C, H, W)
+    return (greys.double() * (model.data.levels - 1) / 255).round().to(torch.uint8)
 
 
 def check_stems(stems: Sequence[str], names: Sequence[str]) -> None:
@@ -126,16 +166,27 @@ def check_stems(stems: Sequence[str], names: Sequence[str]) -> None:
         seen[stem] = name
 
 
-def _files(path: Path) -> list[Path]:
+def _files(operand: str) -> list[tuple[Path, str]]:
+    """The image files that an operand means, also in the folders below it, each with its name."""
+    path, (folder, colon, split) = Path(operand), operand.rpartition(":")
+    if not path.exists() and colon and (Path(folder) / CARD).exists():
+        raise ValueError(f"IMAGES: {operand}: {split!r} is not one of {', '.join(SPLITS)}{hint(split, SPLITS)}")
+    if (path / CARD).exists():
+        raise ValueError(f"IMAGES: {path} is a prepared data set: name one of its splits, as {path}:test")
     if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if is_image(file.name))
-    if not files:
+        return [(path, path.name)]
+    below = (Path(folder, file).relative_to(path) for folder, _, files in os.walk(path) for file in files)
+    names = sorted(str(name) for name in below if is_image(str(name)))
+    if not names:
         raise ValueError(f"{path}: holds no file that ends in {', '.join(SUFFIXES)}")
-    return files
+    return [(path / name, name) for name in names]
 
 
 def _of_split(folder: Path, name: str, num: str | None, model: Model | Embedder) -> Images:
+    if not folder.is_dir():
+        others = [str(each.parent) for each in folder.parent.glob(f"*/{CARD}")]
+        remedy = hint(str(folder), others) or "; `dvc repro preprocess` prepares those of params.yaml"
+        raise ValueError(f"IMAGES: {folder}: no such data set{remedy}")
     info = read_info(folder)
     if (info.shape, info.levels) != (model.shape, model.data.levels):
         raise ValueError(

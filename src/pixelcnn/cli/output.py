@@ -1,49 +1,33 @@
-"""What the verbs that draw or write images share: their arguments, the check of --out, PNG files and grids.
+"""What the verbs that write images share: the check that nothing is overwritten, PNG files and grids.
 
 Shapes: N images, C channels, H rows, W columns.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pixelcnn.cli import operands, places
+from pixelcnn.cli import operands
 from pixelcnn.data import image_files
 from pixelcnn.generation.grids import save_grid
 from pixelcnn.model import Model
 
 
-def drawing_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of every verb that draws images."""
-    parser.add_argument(
-        "-o", "--out", type=places.out, required=True, help="a .png for a grid, or a folder for a PNG each"
-    )
-    parser.add_argument("--seed", type=operands.seed, default=0, help="(default: %(default)s)")
-    parser.add_argument(
-        "--temperature",
-        type=operands.temperature,
-        default=1.0,
-        help="below 1: likelier, less diverse images (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--batch-size", type=operands.count, default=64, help="images drawn together (default: %(default)s)"
-    )
-
-
-def check_out(out: Path) -> None:
-    """Before any work: raise ValueError unless --out is a .png file or can be a folder."""
-    if out.suffix not in ("", ".png"):
-        raise ValueError(f"--out: {out} is neither a .png file nor a folder (whose name has no dot)")
-
-
-def check_stems(out: Path, stems: Sequence[str], names: Sequence[str]) -> None:
-    """Before any work: where --out is a folder, raise ValueError unless each image gets files of its own there."""
+def check_rows(out: Path, stems: Sequence[str], names: Sequence[str]) -> None:
+    """Before any work: where --out is a folder, raise ValueError unless `write_rows` makes a new file of each image."""
     if not out.suffix:
         operands.check_stems(stems, names)
+        check_new(out, (f"{stem}-0" for stem in stems))
+
+
+def check_new(folder: Path, stems: Iterable[str]) -> None:
+    """Before any work: raise ValueError for files STEM.png that are there already, of another command or seed."""
+    for stem in stems:
+        if (path := folder / f"{stem}.png").exists():
+            raise ValueError(f"--out: {path} exists already; name another folder")
 
 
 def note_if_slow(model: Model, coding: bool = False) -> None:
@@ -60,16 +44,14 @@ def note_if_slow(model: Model, coding: bool = False) -> None:
 def write_images(folder: Path, images: dict[str, Tensor], levels: int) -> None:
     """Write each image (C, H, W) as NAME.png, from which `pixelcnn.data.image_files.read` returns the same integers.
 
-    Where one cannot be written, the new ones before it are removed, so that the command can be repeated.
+    Where one cannot be written, those before it are removed, so that the command can be repeated.
     """
-    made = []
+    made: list[Path] = []
     try:
         for name, image in images.items():
-            path = folder / f"{name}.png"
-            is_new = not path.exists()
-            image_files.write(path, image, levels)
-            made += [path] if is_new else []
-    except OSError:
+            made.append(folder / f"{name}.png")
+            image_files.write(made[-1], image, levels)
+    except BaseException:
         for path in made:
             path.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""`pixelcnn results`: the NLL tables, and where to look further."""
+"""`pixelcnn results`: the NLL tables, what is missing, and where to look further."""
 
 import argparse
 from pathlib import Path
@@ -12,11 +12,6 @@ Next:
   dvc exp run -S runs.digits-gated.train.steps=400 && dvc exp show --only-changed
   pixelcnn suite cifar10-small         # then `dvc repro`: the same on CIFAR-10 (half an hour on two cores)
 (in this shell first: source .venv/bin/activate)"""
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("--next-steps", action="store_true", help="also print the commands to try next")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,10 +1,4 @@
-"""`pixelcnn runs`: complete the MLflow store, and clear away what removed runs and data sets have left.
-
-sync   adds to the store what it lacks of the records in mlruns/records, and deletes nothing. The store is
-       MLFLOW_TRACKING_URI, or mlflow.db here.
-prune  lists what lies here of runs, data sets and embeddings that params.yaml no longer has; --remove removes it.
-       MLflow's runs and versions, the records and DVC's cache stay.
-"""
+"""`pixelcnn runs`: complete the MLflow store, and clear away what removed runs and data sets have left."""
 
 import argparse
 from pathlib import Path
@@ -13,14 +7,6 @@ from tabulate import tabulate
 
 from pixelcnn import params
 from pixelcnn.cli import leftovers
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("sync", help="add to the store what it lacks of the records here")
-    prune = actions.add_parser("prune", help="list what runs and data sets that are no more have left here")
-    prune.add_argument("--remove", action="store_true", help="remove what is listed")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,9 +1,4 @@
-"""`pixelcnn sample`: draw images from a model.
-
-The same seed gives the same images, whatever the batch size. A folder is written batch by batch, and one that is not
-finished is continued by the same command. A class-conditional model without --label gets a row for
-each class, an embedding-conditional model a row for each embedding; --num is then rounded up to whole rows.
-"""
+"""`pixelcnn sample`: draw images from a model."""
 
 import argparse
 import math
@@ -16,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn.checkpoint import identity
-from pixelcnn.cli import operands, output, places
+from pixelcnn.cli import operands, output
 from pixelcnn.config import Given
 from pixelcnn.generation import film, sample_folder
 from pixelcnn.generation.grids import save_grid
@@ -27,32 +22,13 @@ from pixelcnn.progress import progress
 Row = tuple[str, Tensor | None]  # its name and the condition of its images
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("model", metavar="MODEL", help=operands.MODEL)
-    parser.add_argument("--num", type=operands.count, default=64, help="how many images (default: %(default)s)")
-    output.drawing_arguments(parser)
-    parser.add_argument(
-        "--film", type=places.out, metavar="FILE", help="a .gif or .webp that shows the images of a grid being drawn"
-    )
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--label", action="append", help="a class, by name or number; repeat it for more rows")
-    given.add_argument(
-        "--embedding",
-        action="append",
-        metavar="FILE",
-        help="a .npy file of one embedding (D,) or several (N, D), a row each; repeat it for more",
-    )
-
-
 def run(args: argparse.Namespace) -> None:
     """Draw the images and write them."""
-    output.check_out(args.out)
     if args.film:
         film.check(args.film)
         if not args.out.suffix:
             raise ValueError(f"--film: shows a grid; name a .png file as --out, not the folder {args.out}")
-    model = operands.load_model(args.model)
+    model = operands.load_model(args.model, args.device)
     rows = _rows(model, args.label, args.embedding)[: args.num]
     columns = -(-args.num // len(rows))
     conds = [cond for _, cond in rows if cond is not None]

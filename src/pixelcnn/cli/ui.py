@@ -9,11 +9,6 @@ import sys
 HOST = "127.0.0.1"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("--port", type=int, default=5000)
-
-
 def run(args: argparse.Namespace) -> None:
     """Print where runs and models are found; without a server of its own (MLFLOW_TRACKING_URI) become one.
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from pixelcnn.evaluation.scores import score
+from pixelcnn.progress import progress
 from pixelcnn.schemas import BaselineReport, Measured, Score
 
 NOISE_MEAN = 1 / 2  # of u ~ U[0, 1)
@@ -31,6 +32,7 @@ NOISE_VARIANCE = 1 / 12
 IMAGES_PER_CHUNK = 1000  # images converted to float64 at a time; results do not depend on it
 
 TrueNLL = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float64]]  # images (N, C, H, W) -> nats (N,)
+OnChunk = Callable[[int], object]
 
 
 def measure(train: Tensor, test: Tensor, levels: int, true_nll: TrueNLL | None = None) -> BaselineReport:
@@ -39,14 +41,14 @@ def measure(train: Tensor, test: Tensor, levels: int, true_nll: TrueNLL | None =
     true_nll: of the distribution that the images are drawn from, where it is known.
     """
     uniform = Score(bits_per_dim=uniform_bits_per_dim(levels), standard_error=0.0, num_images=len(test))
-    gaussian, dims = fit_gaussian(train), train[0].numel()
+    dims = train[0].numel()
+    with progress("Gaussian, fit", len(train), "images") as bar:
+        gaussian = fit_gaussian(train, on_chunk=bar.update)
+    with progress("Gaussian, NLL of test and train", len(test) + len(train), "images") as bar:
+        of_test, of_train = (score(gaussian_nll(gaussian, x, on_chunk=bar.update), dims) for x in (test, train))
     return BaselineReport(
         uniform=Measured(test=uniform),
-        gaussian=Measured(
-            test=score(gaussian_nll(gaussian, test), dims),
-            train=score(gaussian_nll(gaussian, train), dims),
-            num_parameters=num_gaussian_parameters(dims),
-        ),
+        gaussian=Measured(test=of_test, train=of_train, num_parameters=num_gaussian_parameters(dims)),
         truth=None if true_nll is None else Measured(test=score(torch.from_numpy(true_nll(test.numpy())), dims)),
     )
 
@@ -75,13 +77,16 @@ def num_gaussian_parameters(dims: int) -> int:
     return dims + dims * (dims + 1) // 2
 
 
-def fit_gaussian(images: Tensor, images_per_chunk: int = IMAGES_PER_CHUNK) -> Gaussian:
+def fit_gaussian(
+    images: Tensor, images_per_chunk: int = IMAGES_PER_CHUNK, on_chunk: OnChunk = lambda _: None
+) -> Gaussian:
     """The Gaussian that maximises the expected log-likelihood of x + u, where x (N, C, H, W) are uint8 images.
 
         mean = (1/N) Σ x + 1/2,    covariance = (1/N) Σ x xᵀ - ((1/N) Σ x) ((1/N) Σ x)ᵀ + I/12
 
     The noise makes the covariance positive definite, also where a pixel is constant or N < D. The two sums are sums of
-    integers below 2^53, hence exact in float64 in whatever chunks they are added.
+    integers below 2^53, hence exact in float64 in whatever chunks they are added. Calls on_chunk with
+    the size of each.
     """
     _check(images)
     dims = images[0].numel()
@@ -90,14 +95,21 @@ def fit_gaussian(images: Tensor, images_per_chunk: int = IMAGES_PER_CHUNK) -> Ga
     for x in _chunks(images, images_per_chunk):  # (n, D)
         total += x.sum(dim=0)  # (D,)
         moment.addmm_(x.T, x)  # (D, D)
+        on_chunk(len(x))
     mean = total / len(images)
     covariance = moment.div_(len(images)).addr_(mean, mean, alpha=-1)  # in place: 1.2 GB for 64x64 colour images
     covariance.diagonal().add_(NOISE_VARIANCE)
     return Gaussian(mean + NOISE_MEAN, torch.linalg.cholesky(covariance))
 
 
-def gaussian_nll(gaussian: Gaussian, images: Tensor, images_per_chunk: int = IMAGES_PER_CHUNK) -> Tensor:
-    """E_u[-log N(x + u; m, L Lᵀ)] of each uint8 image x (N, C, H, W), in nats, float64 (N,).
+def gaussian_nll(
+    gaussian: Gaussian,
+    images: Tensor,
+    images_per_chunk: int = IMAGES_PER_CHUNK,
+    on_chunk: OnChunk = lambda _: None,
+) -> Tensor:
+    """E_u[-log N(x + u; m, L Lᵀ)] of each uint8 image x (N, C, H, W), in nats, float64 (N,). Calls on_chunk with the
+    size of each chunk.
 
     With P = (L Lᵀ)^-1, E[u] = 1/2 and Cov[u] = I/12:
 
@@ -109,7 +121,10 @@ def gaussian_nll(gaussian: Gaussian, images: Tensor, images_per_chunk: int = IMA
     trace = torch.linalg.solve_triangular(lower, identity, upper=False).square().sum()  # tr(P) = ‖L^-1‖²
     log_det = 2 * lower.diagonal().log().sum()
     constant = trace * NOISE_VARIANCE + log_det + len(lower) * math.log(2 * math.pi)
-    distances = [_squared_distance(gaussian, x) for x in _chunks(images, images_per_chunk)]
+    distances = []
+    for x in _chunks(images, images_per_chunk):
+        distances.append(_squared_distance(gaussian, x))
+        on_chunk(len(x))
     return (torch.cat(distances) + constant) / 2
 
 

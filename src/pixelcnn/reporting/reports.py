@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Report)
 
 
+class NotMade(ValueError):
+    """A report that its stage has not written yet."""
+
+
 def read_preprocess(reports: Path, name: str, stage: str = "preprocess") -> DatasetInfo:
     """The card of a data set, from reports/preprocess/NAME.json, where `stage` has written it."""
     path, remedy = made(reports, "preprocess", f"{name}.json", stage), _remake(stage, name)
@@ -85,13 +89,13 @@ def _remake(stage: str, name: str) -> str:
 
 
 def made(reports: Path, folder: str, file: str, stage: str = "") -> Path:
-    """The path of a file that a stage makes, reports/FOLDER/FILE, or a ValueError that says how to make it.
+    """The path of a file that a stage makes, reports/FOLDER/FILE. Raises NotMade, which says how to make it.
 
     stage: "" for the one that is called as the folder.
     """
     path = reports / folder / file
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; run `dvc repro {stage or folder}@{file.partition('.')[0]}`")
+        raise NotMade(f"{path}: no such file; run `dvc repro {stage or folder}@{file.partition('.')[0]}`")
     return path
 
 

@@ -6,7 +6,8 @@ Results share a table only where the images are the same: on the two releases of
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ from pixelcnn.data.dataset import DatasetInfo
 from pixelcnn.params import Params, Run
 from pixelcnn.reporting.published import PublishedRow, published
 from pixelcnn.reporting.reports import (
+    NotMade,
     cost,
     read_baseline,
     read_evaluate,
@@ -68,19 +70,48 @@ class Table:
     remark: str
 
 
-def tables(reports: Path, params: Params) -> list[Table]:
+def tables(reports: Path, params: Params, missing: list[str] | None = None) -> list[Table]:
     """A table per data set of params.yaml, from the JSON files under `reports`.
 
-    Raises ValueError naming a file that is missing or damaged and the stage that makes it.
+    Raises ValueError naming a file that is missing or damaged and the stage that makes it. With a list `missing`, rows
+    and tables without their files are left out, and the stages that make those are added to it.
     """
-    return [_table(reports, params, name) for name in params.prepared]
+    found = (_table(reports, params, name, missing) for name in params.prepared)
+    return [table for table in found if table is not None]
 
 
-def _table(reports: Path, params: Params, name: str) -> Table:
+def _table(reports: Path, params: Params, name: str, missing: list[str] | None) -> Table | None:
     prepare, baseline = ("import", "baseline-images") if name in params.images else ("preprocess", "baseline")
-    info = read_preprocess(reports, name, prepare)
-    rows = _baseline_rows(read_baseline(reports, name, baseline), f"dvc repro {baseline}@{name}")
-    rows += [_run_row(reports, key, run, info) for key, run in runs_of(params, name).items()]
+    with _left_out(missing, f"{prepare}@{name}"):
+        info = read_preprocess(reports, name, prepare)
+        rows: list[Row] = []
+        with _left_out(missing, f"{baseline}@{name}"):
+            rows += _baseline_rows(read_baseline(reports, name, baseline), f"dvc repro {baseline}@{name}")
+        for key, run in runs_of(params, name).items():
+            with _left_out(missing, f"evaluate@{key}"):
+                rows.append(_run_row(reports, key, run, info))
+        return _sorted_table(name, info, rows)
+    assert missing is not None
+    with _left_out(missing, f"{baseline}@{name}"):
+        read_baseline(reports, name, baseline)
+    for key in runs_of(params, name):
+        with _left_out(missing, f"evaluate@{key}"):
+            read_evaluate(reports, key)
+    return None
+
+
+@contextmanager
+def _left_out(missing: list[str] | None, stage: str) -> Iterator[None]:
+    """Add the stage to `missing`, if there is such a list, in place of what needs a report that is not there."""
+    try:
+        yield
+    except NotMade:
+        if missing is None:
+            raise
+        missing.append(stage)
+
+
+def _sorted_table(name: str, info: DatasetInfo, rows: list[Row]) -> Table:
     others, remark = _others(info)
     rows += others
     if info.levels == 2:
@@ -233,23 +264,47 @@ def _pipes(rows: list[Row]) -> str:
 
 
 def summary(reports: Path, params: Params) -> str:
-    """The tables for a terminal of 100 columns, runs that are not registered, the paths of the grids and the page."""
-    parts = [_terminal(table) for table in tables(reports, params)]
-    grids = [_place(reports / "sample" / f"{name}.png", f"sample@{name}") for name in params.runs]
-    page = _place(reports / "report" / "index.html", "report")
+    """What is there, for a terminal of 100 columns: the tables, runs that are not registered, where grids and the page
+    lie; and at the end what is missing yet, by stage.
+    """
+    missing: list[str] = []
+    parts = [_terminal(table) for table in tables(reports, params, missing)]
     if unregistered := [f"  {name}: {reason}" for name, reason in _unregistered(reports, params).items()]:
         parts.append("\n".join(["Not registered", *unregistered]))
-    return "\n\n".join([*parts, "\n".join(["Samples", *grids]), f"Page\n{page}"])
+    grids = {f"sample@{name}": reports / "sample" / f"{name}.png" for name in params.runs}
+    pages = {"report": reports / "report" / "index.html"}
+    for title, places in (("Samples", grids), ("Page", pages)):
+        missing += [stage for stage, path in places.items() if not path.is_file()]
+        if there := [f"  {path}" for path in places.values() if path.is_file()]:
+            parts.append("\n".join([title, *there]))
+    if missing:
+        parts.append(
+            "\n".join(["Missing; `dvc repro` makes all of it, `dvc repro STAGE@NAME` one", *_by_stage(missing)])
+        )
+    return "\n\n".join(parts)
+
+
+def _by_stage(stages: list[str]) -> list[str]:
+    """Lines of a terminal: each stage once, with the names of its entries."""
+    names: dict[str, list[str]] = {}
+    for stage, _, name in (each.partition("@") for each in stages):
+        names.setdefault(stage, []).append(name)
+    indent = max(map(len, names)) + 4
+    return [
+        textwrap.fill(
+            f"  {stage}".ljust(indent) + ", ".join(each),
+            TERMINAL_WIDTH,
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+        )
+        for stage, each in names.items()
+    ]
 
 
 def _unregistered(reports: Path, params: Params) -> dict[str, str]:
     """Why the stage register has registered no model of a run, by run; without the runs that it has not come to."""
     found = {name: read_register(reports, name) for name in params.runs}
     return {name: report.reason for name, report in found.items() if report is not None and not report.registered}
-
-
-def _place(path: Path, stage: str) -> str:
-    return f"  {path}" if path.is_file() else f"  {path} (missing; run `dvc repro {stage}`)"
 
 
 def _terminal(table: Table) -> str:

@@ -7,11 +7,10 @@ it), and calls the package that does the work.
 import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pixelcnn.files import message
+from pixelcnn import console
 from pixelcnn.params import Params, load
 from pixelcnn.tracking.records import share_parents
 
@@ -82,8 +81,4 @@ def committed(content: bytes) -> bool:
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`. What a user can mend is one message on stderr and exit code 2, without a traceback."""
     share_parents()
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        sys.exit(2)
+    console.run(main)

@@ -6,6 +6,7 @@ run again (`logger_state`).
 
 import csv
 import io
+import math
 import platform
 import signal
 import sys
@@ -40,6 +41,8 @@ from pixelcnn.training.state import Training
 COLUMNS = ["step", "images_seen", "seconds", "learning_rate", "train_bits_per_dim", "validation_bits_per_dim"]
 FINISHED = ".finished"  # the ending of the file of a training that is done; that of its checkpoint is .pt
 TRUNK = ".trunk"  # that of the checkpoint at the end of the trunk of a schedule
+# A log has a line where none was for so many seconds, or so much of the time trained: soon at first, then more rarely
+SILENCE, SILENT_SHARE = 5.0, 0.1
 PACKAGE = Path(pixelcnn.__file__).parent
 
 
@@ -76,7 +79,7 @@ class Fit:
         self.logger_state: str | None = None
         self.rows: list[dict[str, float]] = []
         self.losses: list[Tensor] = []
-        self.seconds, self.started, self.saved = 0.0, time.monotonic(), time.monotonic()
+        self.seconds, self.started, self.saved, self.said = 0.0, *3 * [time.monotonic()]
         self.stop_signal, self.micro_batch, self.from_trunk = 0, training.micro_batch, False
 
     def restore(self) -> None:
@@ -162,9 +165,11 @@ class Fit:
         self.finished.unlink(missing_ok=True)
 
     def say(self, what: str) -> None:
-        """Print a line, on rank 0."""
+        """Print a line, on rank 0; above the bar where there is one."""
         if self.world.is_rank0:
-            print(f"{self.name}: {what}", flush=True)
+            tqdm.write(f"{self.name}: {what}")
+            sys.stdout.flush()
+            self.said = time.monotonic()
 
     def clock(self) -> float:
         """Seconds of training, over all its starts."""
@@ -180,6 +185,10 @@ class Fit:
             for row in self.rows:
                 logger.metrics(_metrics(row), int(row["step"]))
         bar = tqdm(total=total, initial=self.training.step, desc=self.name, unit="step", disable=quiet)
+        device, left = self.training.model.device, total - self.training.step
+        self.say(
+            f"{left:,} steps of {self.training.settings.batch_size} of {len(images):,} images, on {hardware(device)}"
+        )
         self.started = time.monotonic()
         with bar, _signals(self):
             try:
@@ -236,11 +245,14 @@ class Fit:
         logger.metrics(_metrics(row), step.step)
         self.mention_micro_batch()
         best = self.training.best_bits_per_dim
-        bar.set_postfix_str(f"train {loss:.3f}, validation {best:.3f} bits/dim", refresh=False)
-        if bar.disable and step.validation is not None:
+        validated = "" if math.isinf(best) else f", validation {best:.3f}"
+        bar.set_postfix_str(f"train {loss:.3f}{validated} bits/dim", refresh=False)
+        is_silent = time.monotonic() - self.said > max(SILENCE, SILENT_SHARE * self.clock())
+        if bar.disable and (step.validation is not None or is_silent):
+            validated = "" if step.validation is None else f", validation {step.validation:.4f}"
             self.say(
-                f"step {step.step} of {self.training.settings.steps}: train {loss:.4f}, "
-                f"validation {step.validation:.4f} bits/dim, {seen / seconds:.0f} images/s"
+                f"step {step.step} of {self.training.settings.steps}: train {loss:.4f}{validated} bits/dim, "
+                f"{seen / seconds:.0f} images/s"
             )
 
     def mention_micro_batch(self) -> None:
