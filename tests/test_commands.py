@@ -177,6 +177,7 @@ def test_embeddings_from_files_have_a_row_each(refused: Refused, capsys: pytest.
 
 def test_wrong_arguments_of_sample_are_refused(refused: Refused) -> None:
     refused("--label: this model is not class-conditional", "sample", "grey", "--label", "3", "-o", "a.png")
+    refused("did you mean 'cat'?", "sample", "labels", "--label=cta", "-oa.png")
     refused("--label: 'emu' is neither of 0 ... 1 nor one of cat, dog", "sample", "labels", "--label=emu", "-oa.png")
     refused("--label: '2' is neither", "sample", "labels", "--label", "2", "-o", "a.png")
     refused("draws images of a code", "sample", "autoencoder", "-o", "a.png")
@@ -221,6 +222,14 @@ def test_completions_keep_the_known_pixels_and_differ_elsewhere(keep: str) -> No
     assert torch.equal(done[half], given.unsqueeze(1).expand_as(done)[half])
     assert len({tuple(image.flatten().tolist()) for image in done.flatten(0, 1)}) == 6
     assert [path.name for path in sorted(Path("done").iterdir())][:3] == ["00000-0.png", "00000-1.png", "00000-2.png"]
+
+
+def test_a_folder_that_holds_other_completions_is_refused(refused: Refused) -> None:
+    run("sample grey --num 1 -o given")
+    run("complete grey given --keep top-half -o done")
+    refused(
+        "--out: done/00000-0.png exists already", "complete", "grey", "given", "--keep=top-half", "--seed=1", "-odone"
+    )
 
 
 def test_a_mask_gives_the_known_pixels_with_a_note_where_they_are_not_a_prefix(
@@ -287,6 +296,93 @@ def test_the_mean_of_a_model_that_is_not_exact_is_printed_as_an_upper_bound(
     monkeypatch.setattr(GatedPixelCNN, "exact", False)
     run("score grey given")
     assert re.search(r"^≤ \d\.\d{4} \+- .* bits/dim, the mean of 2", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_bad_file_hides_no_other(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    run("sample grey --num 2 -o given")
+    Path("given/broken.png").write_text("no image")
+    Image.new("L", (5, 4)).save("given/z.png")
+    refused(
+        "error: 2 of 4 files cannot be used; --skip-bad goes on without them\ngiven/broken.png: ",
+        "score",
+        "grey",
+        "given",
+    )
+    refused("\ngiven/z.png: is 5 x 4 pixels, not 6 x 4; --resize or --tiles takes any", "score", "grey", "given")
+    refused(
+        "6 of 6 files cannot be used\n", "compress", "rgb", "given", "gone.png", "given/z.png", "-oa.pxc", "--skip-bad"
+    )
+    for line in ("score grey given --skip-bad", "complete grey given --keep top-half -o done --skip-bad"):
+        run(line)
+        said = capsys.readouterr()
+        assert "note: 2 of 4 files cannot be used and are left out\ngiven/broken.png: " in said.err
+        assert "2 image" in said.out
+    refused("given/broken.png: is not an image", "score", "grey", "given/broken.png", "--skip-bad")
+
+
+def test_tiles_need_what_the_archive_of_the_image_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    model = checkpoint.load(Path("rgb"))
+    x = torch.randint(0, 8, (3, 4, 6), dtype=torch.uint8)
+    wide = torch.cat([x, x.flip(2)], 2)
+    image_files.write(Path("one.png"), x, 8)
+    image_files.write(Path("wide.png"), wide, 8)
+    image_files.write(Path("padded.png"), wide[:, :3, :11], 8)
+    run("score rgb one.png wide.png padded.png --tiles -o tiles.csv")
+    assert re.search(r"^≤ ", capsys.readouterr().out, re.MULTILINE)
+    table, whole = pd.read_csv("tiles.csv"), nll(model, Split(torch.stack([x, x.flip(2)]), None), 2)
+    assert table.nats.tolist()[:2] == pytest.approx([float(whole[0]), float(whole.sum())])
+    assert table.bits_per_dim[1] == pytest.approx(float(whole.sum()) / wide.numel() / np.log(2))
+    _, payload = compression.unpack(compression.compress(model, {"padded": wide[:, :3, :11]}, 1))
+    assert 8 * len(payload) / 99 == pytest.approx(table.bits_per_dim[2], abs=64 / 99)  # the range coder's last words
+
+
+def test_images_are_cut_and_resized_to_the_size_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (600, 200), 255).save("white.png")
+    Image.new("L", (6, 4), 255).save("its-size.png")
+    run("score grey white.png its-size.png --resize -o scores.csv")
+    nats = pd.read_csv("scores.csv").nats
+    assert nats[0] == nats[1]
+    assert "≤" not in capsys.readouterr().out
+
+
+def test_a_map_shows_each_image_beside_its_bits(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    run("sample rgb --num 2 -o given")
+    before = {path: path.read_bytes() for path in Path("given").iterdir()}
+    run("score rgb given --map maps.png")
+    assert "maps.png: each image, and its bits per pixel from 0 (black) to" in capsys.readouterr().out
+    run("score rgb given --map maps")
+    for path in Path("given").glob("*.png"):
+        with Image.open(Path("maps", path.name)) as picture, Image.open(path) as image:
+            factor = picture.height // (image.height + 2)
+            left = np.array(picture)[factor:-factor:factor, factor : factor * 7 : factor]
+            assert np.array_equal(left, np.array(image))
+    refused("given/00000.png exists already", "score", "rgb", "given", "--map", "given")
+    image_files.write(Path("large.png"), torch.zeros(3, 9, 9, dtype=torch.uint8), 8)
+    refused(
+        "--map: images of several sizes share no grid",
+        "score",
+        "rgb",
+        "given",
+        "large.png",
+        "--tiles",
+        "--map",
+        "a.png",
+    )
+    assert {path: path.read_bytes() for path in Path("given").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("operand", "message"),
+    [
+        ("data/prepared/mine:tets", "'tets' is not one of train, validation, test; did you mean 'test'?"),
+        ("data/prepared/mime:test", "data/prepared/mime: no such data set; did you mean 'data/prepared/mine'?"),
+        ("data/prepared/mine", "is a prepared data set: name one of its splits, as data/prepared/mine:test"),
+    ],
+)
+def test_a_misspelt_split_is_refused_with_the_right_one(operand: str, message: str, refused: Refused) -> None:
+    Path("data/prepared/mine").mkdir(parents=True)
+    Path("data/prepared/mine/card.json").touch()
+    refused(message, "score", "grey", operand)
 
 
 # compress, decompress
