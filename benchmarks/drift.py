@@ -24,7 +24,8 @@ import pixelcnn
 from pixelcnn import pretrained
 from pixelcnn.api import Model
 from pixelcnn.data.dataset import read_split
-from pixelcnn.evaluation import drift
+from pixelcnn.evaluation.drift import ks_test
+from pixelcnn.evaluation.spending import level
 from pixelcnn.progress import progress
 from pixelcnn.tracking.model_package import unpack
 
@@ -107,7 +108,7 @@ def _bits(model: Model, kind: str, images: Tensor) -> pd.DataFrame:
 # p-values of new scores (M,) against those of the test images (N,), by the tests of Kolmogorov and Smirnov, which the
 # project uses, of Cramer and von Mises, and of Welch (the means, and so typicality: arXiv:1906.02994)
 WAYS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "KS": lambda new, of_test: drift.ks_test(of_test, new, 1, ALPHA).p_value,
+    "KS": lambda new, of_test: ks_test(of_test, new, 1, ALPHA).p_value,
     "CvM": lambda new, of_test: float(stats.cramervonmises_2samp(new, of_test).pvalue),
     "Welch": lambda new, of_test: float(stats.ttest_ind(new, of_test, equal_var=False).pvalue),
 }
@@ -135,11 +136,11 @@ def _test(args: argparse.Namespace) -> None:
 def _false_alarms(scores: np.ndarray, num: int, repeats: int, rng: np.random.Generator) -> list[object]:
     """The share of repetitions with an alarm: nights of `num` test images each, against all the others."""
     spent = fixed = 0
-    levels = np.array([drift.level(k, ALPHA) for k in range(1, NIGHTS + 1)])
+    levels = np.array([level(k, ALPHA) for k in range(1, NIGHTS + 1)])
     for _ in range(repeats):
         mixed = rng.permutation(scores)
         nights, of_test = np.sort(mixed[: NIGHTS * num].reshape(NIGHTS, num)), np.sort(mixed[NIGHTS * num :])
-        p = np.array([drift.ks_test(of_test, new, 1, ALPHA).p_value if _far(of_test, new) else 1 for new in nights])
+        p = np.array([ks_test(of_test, new, 1, ALPHA).p_value if _far(of_test, new) else 1 for new in nights])
         spent += bool((p <= levels).any())
         fixed += bool((p <= ALPHA).any())
     return [num, f"{spent / repeats:.1%}", f"{fixed / repeats:.0%}"]
@@ -158,7 +159,7 @@ def _found(of_test: np.ndarray, scores: np.ndarray, repeats: int, rng: np.random
     """The share of draws of DRAWN images that are held for drift on the first and on the last night, by each way."""
     draws = [rng.choice(scores, DRAWN, replace=False) for _ in range(repeats)]
     p = {way: np.array([compare(new, of_test) for new in draws]) for way, compare in WAYS.items()}
-    levels = [drift.level(k, ALPHA) for k in (1, NIGHTS)]
+    levels = [level(k, ALPHA) for k in (1, NIGHTS)]
     return [" / ".join(f"{(values <= level).mean():.0%}" for level in levels) for values in p.values()]
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from pipelines import artifacts, work
 from pipelines.reproduce import run
 from pipelines.retrain import retrain
+from pixelcnn import params
 from pixelcnn.config import read_yaml
 from pixelcnn.data import image_files
 from pixelcnn.data.layouts import is_image
@@ -100,8 +101,14 @@ def drift(name: str, folder: str, add_to: str = "", alpha: float = ALPHA) -> Sta
         done = _add(incoming, place) if place else NOWHERE.format(champion.dataset)
         log.warning("%s", done)
     if place:  # outside of the lock, which the retraining takes
-        retrain(return_state=True)  # whose failure is its own
+        retrain(_runs_on(champion.dataset), return_state=True)  # whose failure is its own
     return Completed(name="Drift", message=f"{found}; {done}")
+
+
+def _runs_on(dataset: str) -> list[str]:
+    """The runs on a data set, or on it with embeddings; all (none named) where there is none."""
+    known = params.load(PARAMS)
+    return [name for name, run in known.runs.items() if known.images_of(run.dataset) == dataset]
 
 
 def page(champion: Champion, found: DriftTest, incoming: Incoming, picture: bytes) -> str:
@@ -157,7 +164,7 @@ def _add(incoming: Incoming, place: Path) -> str:
         target = place / f"{sha256_of(path)[:32]}{path.suffix.lower()}"
         added += not target.exists()
         shutil.copyfile(path, target)
-    return f"{added:,} images are added to {place}, and what is stale is trained"
+    return f"{added:,} images are added to {place}, and the runs on them are trained"
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from prefect.logging import disable_run_logger
 from pixelcnn import api, checkpoint
 from pixelcnn.data import image_files
 from pixelcnn.data.dataset import Split
-from pixelcnn.evaluation.drift import FEWEST, ks_test, level
+from pixelcnn.evaluation.drift import FEWEST, ks_test
+from pixelcnn.evaluation.spending import level
 from pixelcnn.schemas import EvaluateReport, Score
 from tests.conftest import Build
 
@@ -89,7 +90,8 @@ def test_the_flow_tests_new_images_once_and_adds_those_that_drifted(
     model: api.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retrained: list[object] = []
-    monkeypatch.setattr(drift, "retrain", lambda **given: retrained.append(given))
+    monkeypatch.setattr(drift, "retrain", lambda runs, **_: retrained.append(runs))
+    monkeypatch.setattr(drift, "_runs_on", lambda dataset: [f"run of {dataset}"])
     monkeypatch.setattr(drift, "create_markdown_artifact", lambda *_, **__: None)
 
     def test(folder: str, add_to: str = "") -> tuple[str | None, str]:
@@ -115,9 +117,9 @@ def test_the_flow_tests_new_images_once_and_adds_those_that_drifted(
     Path("params.yaml").write_text("images: {noise: {path: own}}")
     Path("own/train").mkdir(parents=True)
     write("odd", model.sample(1, seed=3))
-    assert test("odd")[1].endswith("5 images are added to own/train, and what is stale is trained")
+    assert test("odd")[1].endswith("5 images are added to own/train, and the runs on them are trained")
     assert len(list(Path("own/train").iterdir())) == 5  # 30 files of which 4 differ, and a new one
-    assert len(retrained) == 1
+    assert retrained == [["run of noise"]]
 
     [run] = registry.store.existing().search_runs([registry.store.open_experiment("noise-drift")[1]])
     levels = registry.store.existing().get_metric_history(run.info.run_id, "level")

@@ -13,6 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from pixelcnn.evaluation.spending import level
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -35,12 +37,11 @@ class Comparison:
 
 
 def confidence_of(k: int, confidence: float) -> float:
-    """The confidence at which the k-th challenger is compared (k = 1, 2, ...): 1 - 6 alpha / (pi^2 k^2).
+    """The confidence at which the k-th challenger is compared (k = 1, 2, ...).
 
-    alpha = 1 - confidence. The sum over all k is alpha, so by the union bound the probability that any of endlessly
-    many challengers without the gain is promoted is at most alpha, however their comparisons depend on each other.
+    Any of endlessly many challengers without the gain is then promoted with a probability of 1 - confidence at most.
     """
-    return 1 - 6 * (1 - confidence) / (math.pi * k) ** 2
+    return 1 - level(k, 1 - confidence)
 
 
 def compare(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Comparison:

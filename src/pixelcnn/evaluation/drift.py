@@ -5,15 +5,17 @@ model's likelihoods may fall or rise (Nalisnick et al. 2019, arXiv:1810.09136), 
 shape. Its p-value is exact, or the limit distribution's, at the small levels of late nights, where permutations would
 need millions of draws. benchmarks/drift.py measures its false alarms and its power.
 
-Whoever tests each night at one level is alarmed in the end, by chance. `level` spends the error over all nights.
+Whoever tests each night at one level is alarmed in the end, by chance: pixelcnn.evaluation.spending spends the error
+over all nights.
 Shapes: N test images, M new ones.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+
+from pixelcnn.evaluation.spending import level
 
 FEWEST = 20  # new images of a test: fewer find nothing but the grossest drift, and would spend a night's error on it
 
@@ -42,15 +44,6 @@ class DriftTest:
             f"{self.mean_of_test:.4f}; Kolmogorov-Smirnov D = {self.distance:.3f}, p = {self.p_value:.2g}, "
             f"{'at most' if self.drifted else 'above'} the level {self.level:.2g} of test {self.number}"
         )
-
-
-def level(k: int, alpha: float) -> float:
-    """The level of the k-th test (k = 1, 2, ...): 6 alpha / (pi^2 k^2).
-
-    The sum over all k is alpha, so by the union bound the probability of a false alarm in all nights together is at
-    most alpha, however the tests depend on each other (they share the test images).
-    """
-    return 6 * alpha / (math.pi * k) ** 2
 
 
 def ks_test(of_test: np.ndarray, new: np.ndarray, k: int, alpha: float) -> DriftTest:
