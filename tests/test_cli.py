@@ -65,6 +65,10 @@ def test_a_suite_is_added_to_params_yaml_whose_lines_stay(here: Path, capsys: py
     assert merged.datasets == suites[0].datasets | suites[1].datasets
     refused("runs: digits-gated, digits-gated-label, digits-auto", capsys, "suite", "digits", "--add")
     assert mine.read_text() == added
+    (here / "photos").mkdir()
+    main(["suite", "images", "--add", "--origin", "photos"])
+    assert params.load(mine).images["photographs"].path == str(here / "photos")
+    refused("images: photographs: here already, with other values", capsys, "suite", "images", "--add")
 
 
 def test_a_suite_whose_runs_cannot_take_over_what_is_shared_is_not_added(
@@ -114,7 +118,7 @@ def test_every_verb_is_a_module_and_has_help(capsys: pytest.CaptureFixture[str])
         assert end.value.code == 0
         assert f"usage: pixelcnn {verb}" in capsys.readouterr().out
     modules = {path.stem for path in Path(cli.__path__[0]).glob("*.py")}
-    assert modules == {*VERBS, "__init__", "__main__", "arguments", "operands", "output", "places"}
+    assert modules == {*VERBS, "__init__", "__main__", "arguments", "leftovers", "operands", "output", "places"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

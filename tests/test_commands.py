@@ -270,7 +270,9 @@ def test_scores_are_those_of_evaluation(folder: Path, refused: Refused, capsys: 
     assert "... and 10 more" in capsys.readouterr().out
     refused(f"{folder}: images of (1, 4, 6) with 8 levels, the model's are (3, 4, 6)", "score", "rgb", f"{folder}:test")
     refused("a prepared split, to which no other images can be added", "score", "labels", f"{folder}:test", "x.png")
-    refused("--out: scores.txt ends neither", "score", "labels", f"{folder}:test", "-o", "scores.txt")
+    refused(
+        "--out: scores.txt does not end in .parquet or .csv", "score", "labels", f"{folder}:test", "-o", "scores.txt"
+    )
 
 
 def test_a_label_is_needed_for_image_files(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,9 +311,7 @@ def test_a_bad_file_hides_no_other(refused: Refused, capsys: pytest.CaptureFixtu
         "given",
     )
     refused("\ngiven/z.png: is 5 x 4 pixels, not 6 x 4; --resize or --tiles takes any", "score", "grey", "given")
-    refused(
-        "6 of 6 files cannot be used\n", "compress", "rgb", "given", "gone.png", "given/z.png", "-oa.pxc", "--skip-bad"
-    )
+    refused("2 of 2 files cannot be used\n", "score", "grey", "gone.png", "given/z.png", "--skip-bad")
     for line in ("score grey given --skip-bad", "complete grey given --keep top-half -o done --skip-bad"):
         run(line)
         said = capsys.readouterr()

@@ -55,8 +55,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("runs.a b", {}, r"runs\.a b: 'a b' is refused: string should match pattern"),
     (
         "datasets.digits.download.source",
-        "mnist",
-        r"datasets\.digits\.download\.source: 'mnist' is not one of .*cifar10.*digits",
+        "cifar",
+        r"datasets\.digits\.download\.source: 'cifar' is not one of .*cifar10.*digits",
     ),
     (
         "datasets.digits.download.source",

@@ -250,7 +250,7 @@ def test_the_summary_fits_a_terminal_and_names_samples_and_page(reports: Path) -
 def test_the_summary_shows_what_is_there_and_names_what_is_missing(reports: Path) -> None:
     for file in (
         f"train/{GATED}.json",
-        f"evaluate/{SMALL}.json",
+        f"evaluate/{SMALL}.scores.json",
         f"baseline/{SAMPLE}.json",
         f"preprocess/{DIGITS}.json",
     ):

@@ -144,8 +144,14 @@ def _plain(text: str) -> Any:
 def _written_out(suite: str, heading: str, keys: list[str], shared: Mapping[str, Any]) -> str:
     """The suite's entries of these keys as YAML, with their comments; runs also with what `shared` here lacks."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
+    class Representer(RoundTripRepresenter):
+        """Writes null as the suites do, not as nothing."""
+
+    Representer.add_representer(type(None), lambda yaml, _: yaml.represent_scalar("tag:yaml.org,2002:null", "null"))
     yaml = YAML()
+    yaml.Representer = Representer
     yaml.width, yaml.preserve_quotes = 120, True
     start, end = block(suite, heading)
     entries = (yaml.load("\n".join(suite.splitlines()[start:end])) or {})[heading]
