@@ -176,7 +176,8 @@ def test_a_closed_pipe_and_ctrl_c_end_in_silence_with_the_codes_that_shells_expe
     )
     assert (done.stdout, done.stderr) == ("141\n", "")
     script = (
-        "import signal, time; from pixelcnn import console; console.run(lambda: (print(1, flush=True), time.sleep(60)))"
+        "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); "  # not a shell's
+        "from pixelcnn import console; console.run(lambda: (print(1, flush=True), time.sleep(60)))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

@@ -99,7 +99,7 @@ def test_unpacking_gives_the_package_that_was_packed() -> None:
     content = json.loads(Path("packed/run.json").read_text())
     assert content["train"] == TRAIN
     assert check(params.Run, content["params"]["run"], "run.json") == loaded.runs[RUN]
-    preprocess = check(Preprocess, content["params"]["preprocess"], "run.json")
+    preprocess = check(Preprocess, content["params"]["preprocess"] | {"class_names": None}, "run.json")
     assert preprocess == loaded.datasets["digits"].preprocess
 
 
@@ -162,7 +162,7 @@ def test_an_experiment_registers_nothing_until_it_is_asked_to(
             ["pack", "digits-gated-label", "-o", "packed"],
             "evaluate/digits-gated-label.scores.json: no such file; run `dvc repro",
         ),
-        (["pack", RUN, "-o", "params.yaml"], "--out: params.yaml is there already"),
+        (["pack", RUN, "-o", "params.yaml"], "--out: params.yaml is a file, and a folder is to be written"),
         (["register", "models"], "models: no run.json there; `pixelcnn models pack RUN -o FOLDER` makes such a folder"),
     ],
 )

@@ -74,7 +74,6 @@ def test_an_embedding_conditional_model_refuses_and_names_pixelcnn_load(models: 
     ("change", "message"),
     [
         (lambda x: x.astype(np.float32), "images: float32 (2, 1, 4, 6) is not uint8 (N, 1, 4, 6) with integers 0"),
-        (lambda x: x[0, 0], "is not uint8 (N, 1, 4, 6)"),
         (lambda x: x[:, :, :-1], "images: uint8 (2, 1, 3, 6) is not uint8 (N, 1, 4, 6)"),
         (lambda x: x[:0], "holds no pixels"),
         (lambda x: x + np.uint8(100), "images: values are 0 ... 7, but 1"),

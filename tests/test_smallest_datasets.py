@@ -58,7 +58,7 @@ def test_it_is_trained_evaluated_sampled_and_reported(tmp_path: Path, monkeypatc
         stage("evaluate", RUN, *model, "--out", f"reports/evaluate/{RUN}")
         stage("sample", RUN, *model, "--out", f"reports/sample/{RUN}.png")
         stage("report", "--reports", "reports", "--out", "reports/report")
-    test = EvaluateReport.read(Path(f"reports/evaluate/{RUN}.json"), "").test
+    test = EvaluateReport.read(Path(f"reports/evaluate/{RUN}.scores.json"), "").test
     assert (test.num_images, test.standard_error) == (1, None)
     assert f"{test.bits_per_dim:.3f} <small>bits/dim" in Path("reports/report/index.html").read_text()
 
@@ -67,4 +67,4 @@ def test_a_single_test_image_lets_no_version_replace_the_champion() -> None:
     comparison = compare(np.array([3.0]), np.array([1.0]), 0.95)
     assert comparison.gain == 2
     assert not comparison.exceeds(0.0)
-    assert str(comparison) == "gain +2.0000 bits/dim (-inf to +inf at 95%, 1 images)"
+    assert str(comparison) == "gain +2.0000 bits/dim (-inf to +inf at an error of 5%, 1 images)"

@@ -55,5 +55,5 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_started(capsys: pyte
 
 def test_without_a_store_it_says_how_one_is_made(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["ui", "--port", "0"])
+        main(["ui", "--port", "59127"])
     assert "`dvc repro`" in capsys.readouterr().err

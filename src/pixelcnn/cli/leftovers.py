@@ -16,7 +16,7 @@ from pixelcnn import files
 from pixelcnn.config import NAME, read_yaml
 from pixelcnn.params import Params
 
-HEADINGS = ("datasets", "embeddings", "runs")
+HEADINGS = ("datasets", "images", "embeddings", "runs")
 CHECKPOINTS = Path("checkpoints")
 ENTRY = NAME.strip("^$")
 OF_TRAININGS = re.compile(rf"\.?(?P<key>{ENTRY}?)(-[0-9a-f]{{12}}\.(pt|finished|pixels)|\.lock)(\.part)?")
