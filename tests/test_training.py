@@ -15,9 +15,10 @@ from pixelcnn.data.sampler import BatchSampler, flip, flip_mask
 from pixelcnn.device import CompiledObjective, peak
 from pixelcnn.model import Model
 from pixelcnn.nn.interfaces import Network
-from pixelcnn.params import Train
+from pixelcnn.params import Train, TrainProcess
 from pixelcnn.training import loop
 from pixelcnn.training.distributed import World
+from pixelcnn.training.fit import Fit, Logger
 from pixelcnn.training.loop import Step, finite_mean, steps_within, train
 from pixelcnn.training.optimizers import Muon
 from pixelcnn.training.schedules import ema_weight, learning_rate
@@ -172,7 +173,7 @@ def test_the_learning_rate_warms_up_to_its_peak_and_anneals_to_zero() -> None:
 def test_wsd_stays_at_its_peak_and_then_cools_down() -> None:
     decaying = settings(steps=100, warmup_steps=10, schedule=WSD)
     plan = [learning_rate(decaying, step) for step in range(1, 101)]
-    assert decaying.trunk == 75
+    assert decaying.trunk_steps == 75
     assert set(plan[9:75]) == {0.01}
     assert plan[75:] == sorted(plan[75:], reverse=True)
     assert plan[87] == pytest.approx(0.01 * (1 - (13 / 26) ** 0.5))
@@ -187,7 +188,7 @@ def test_a_longer_training_from_the_end_of_a_trunk_equals_an_uninterrupted_one(
     trunk, losses = begin(small_model, **short), []
     for step in run(trunk, data):
         losses.append(float(step.loss))
-        if step.step == trunk.settings.trunk:
+        if step.step == trunk.settings.trunk_steps:
             assert step.validation is not None
             checkpoint.save_state(path, trunk.state_dict())
             break
@@ -200,6 +201,36 @@ def test_a_longer_training_from_the_end_of_a_trunk_equals_an_uninterrupted_one(
     branch.load_state_dict(state)
     assert losses + [float(step.loss) for step in run(branch, data)] == uninterrupted
     assert torch.equal(weights(branch), weights(whole))
+
+
+def fitted(small_model: Build, folder: Path, steps: int, key: str) -> tuple[Fit, list[tuple[int, dict[str, float]]]]:
+    """A training run to its end, with its checkpoints in a folder; and what it has logged."""
+    training, data = begin(small_model, steps=steps, schedule=WSD), stripes(10, label=True)
+    process = TrainProcess(log_every=1, checkpoint_every=1e9, pictures_every=10**9, processes=1)
+    path, logged = folder / f"run-{key}.pt", []
+    fit = Fit(training, process, path, "run", World(0, 1), lambda _: data.images, lambda _: True, folder / "run.trunk")
+    fit.restore()
+    logger = Logger(lambda metrics, step: logged.append((step, dict(metrics))), lambda *_: None)
+    fit.run(data.images, training.model.conditions(data), data, logger)
+    return fit, logged
+
+
+def test_more_steps_continue_the_trunk_and_the_same_ones_start_anew(small_model: Build, tmp_path: Path) -> None:
+    short, longer = "0" * 12, "1" * 12
+    fitted(small_model, tmp_path, 8, short)
+    again, logged = fitted(small_model, tmp_path, 8, short)
+    assert not again.continues_trunk, "the same training is asked for anew, perhaps by other code"
+    assert [step for step, _ in logged] == list(range(1, 9))
+    branch, logged = fitted(small_model, tmp_path, 16, longer)
+    assert branch.continues_trunk
+    assert [step for step, _ in logged] == list(range(1, 17)), "its curve is whole"
+    assert logged[5][1].keys() > {"validation_bits_per_dim"}
+    assert [row["step"] for row in branch.rows] == list(range(1, 17))
+    (tmp_path / "whole").mkdir()
+    whole, _ = fitted(small_model, tmp_path / "whole", 16, longer)
+    assert torch.equal(weights(branch.training), weights(whole.training))
+    shorter, _ = fitted(small_model, tmp_path, 8, "2" * 12)
+    assert not shorter.continues_trunk, "the trunk there is longer"
 
 
 def test_a_training_starts_from_the_weights_of_another_model(small_model: Build) -> None:

@@ -53,7 +53,7 @@ def load(source: str | Path, device: str = "cpu") -> "Model":
     Executes nothing that the files hold, and needs MLflow and a network for the registry only. Raises ValueError for
     what is not there, and for weights that are not those that config.json names.
     """
-    inner = import_module("pixelcnn.checkpoint").load(_folder(source), device)
+    inner = import_module("pixelcnn.checkpoint").load(folder_of(source), device)
     model: Model = import_module("pixelcnn.api").Model(inner)
     return model
 
@@ -65,12 +65,12 @@ def load_embedder(source: str | Path, device: str = "cpu") -> "Embedder":
     for the model (`model.sample(N, cond=...)`), also of images that no training has seen. Raises ValueError where there
     is none.
     """
-    embedder: Embedder = import_module("pixelcnn.data.embedder").load(_folder(source), device)
+    embedder: Embedder = import_module("pixelcnn.data.embedder").load(folder_of(source), device)
     return embedder
 
 
-def _folder(source: str | Path) -> Path:
-    """The folder that a source means."""
+def folder_of(source: str | Path) -> Path:
+    """The model folder that a source means, as `load` takes it."""
     if str(source).startswith("models:/"):
         source = import_module("pixelcnn.tracking.registry").fetch(str(source))  # so that a folder needs no MLflow
     return pretrained.find(source)

@@ -50,7 +50,7 @@ class Cosine(Section):
 class Wsd(Section):
     """Warm-up, stable, decay (arXiv:2404.06395): the peak for most of the steps, the trunk, then a cool-down to zero.
 
-    The state at the end of the trunk stays, so that the same run with more `steps` goes on from there.
+    The state at the end of the trunk stays, so that the same run with more `steps` continues from there.
     """
 
     name: Literal["wsd"]
@@ -84,7 +84,7 @@ class Train(Section):
     initial: Initial | None  # null: random weights
 
     @property
-    def trunk(self) -> int:
+    def trunk_steps(self) -> int:
         """The last step before a cool-down; 0 for a schedule that has none."""
         return self.steps - round(self.schedule.cooldown * self.steps) if isinstance(self.schedule, Wsd) else 0
 
@@ -93,10 +93,10 @@ class Train(Section):
         """The warm-up is part of the budget, and precedes a cool-down."""
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} is not less than steps: {self.steps}")
-        if self.trunk and self.warmup_steps >= self.trunk:
+        if self.trunk_steps and self.warmup_steps >= self.trunk_steps:
             raise ValueError(
-                f"warmup_steps: {self.warmup_steps} is not less than {self.trunk}, the step at which the cool-down "
-                "begins"
+                f"warmup_steps: {self.warmup_steps} is not less than {self.trunk_steps}, the step at which the "
+                "cool-down begins"
             )
         return self
 

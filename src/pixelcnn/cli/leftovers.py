@@ -19,7 +19,7 @@ from pixelcnn.params import Params
 HEADINGS = ("datasets", "images", "embeddings", "runs")
 CHECKPOINTS = Path("checkpoints")
 ENTRY = NAME.strip("^$")
-OF_TRAININGS = re.compile(rf"\.?(?P<key>{ENTRY}?)(-[0-9a-f]{{12}}\.(pt|finished|pixels)|\.lock)(\.part)?")
+OF_TRAININGS = re.compile(rf"\.?(?P<key>{ENTRY}?)(-[0-9a-f]{{12}}\.(pt|trunk|finished|pixels)|\.lock)(\.part)?")
 
 
 class Leftover(NamedTuple):

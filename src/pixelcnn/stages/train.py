@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixelcnn import checkpoint, files, pretrained, stages
+import pixelcnn
+from pixelcnn import checkpoint, files, stages
 from pixelcnn.data.dataset import EMBEDDER, DatasetInfo, read_info, read_split
 from pixelcnn.device import has_bfloat16
 from pixelcnn.generation.sample_grids import sample_grid
@@ -84,7 +85,7 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
             return sample_grid(ema, validation, params.sample, args.name)
 
         path = CHECKPOINTS / f"{args.name}-{setup.training_key(run, info)}.pt"
-        trunk = CHECKPOINTS / f"{args.name}-{setup.trunk_key(run, info)}{TRUNK}" if run.train.trunk else None
+        trunk = CHECKPOINTS / f"{args.name}-{setup.trunk_key(run, info)}{TRUNK}" if run.train.trunk_steps else None
         fit = Fit(training, params.train, path, args.name, world, draw, stages.committed, trunk, initial)
         fit.restore()
         with _tracked(args.name, run, info, fit) as log:
@@ -103,7 +104,8 @@ def _initial(run: Run, name: str, model: Model, world: World) -> Initial | None:
         return None
     source, expected, key = run.train.initial.model, run.train.initial.weights_sha256, f"runs.{name}.train.initial"
     try:
-        folder = _folder(source)
+        is_run = (MODELS / source / checkpoint.CONFIG).exists()
+        folder = pixelcnn.folder_of(MODELS / source if is_run else source)
         found = checkpoint.read_config(folder).weights_sha256
         if found != expected:
             raise ValueError(f"weights_sha256 is {expected}, but {source} has weights of sha256 {found}; write that")
@@ -116,16 +118,6 @@ def _initial(run: Run, name: str, model: Model, world: World) -> Initial | None:
     spent = checkpoint.read_trained(folder)
     images_seen, flops = (spent.images_seen, spent.flops) if spent else (None, None)
     return Initial(model=source, weights_sha256=found, images_seen=images_seen, flops=flops)
-
-
-def _folder(source: str) -> Path:
-    """The folder of a model: of a run of this project, of one that is bundled, of the registry, or a path."""
-    if source.startswith("models:/"):
-        from pixelcnn.tracking import registry  # takes seconds
-
-        return registry.fetch(source)
-    run = MODELS / source
-    return run if (run / checkpoint.CONFIG).exists() else pretrained.find(source)
 
 
 def _finish(fit: Fit, args: argparse.Namespace, device: torch.device, log: RunLog) -> None:

@@ -66,21 +66,22 @@ class Fit:
         world: World,
         draw: Callable[[Model], Tensor],
         is_committed: Callable[[bytes], bool],
-        trunk: Path | None = None,
+        trunk_path: Path | None = None,
         initial: Initial | None = None,
     ):
-        """path: of the checkpoint. trunk: of the state at the end of a schedule's trunk. draw: a sample grid (rows,
+        """path: of the checkpoint. trunk_path: of that at the end of a schedule's trunk. draw: a sample grid (rows,
         columns, C, H, W) of a model. is_committed: whether an out of this content is safe from being deleted before it
         is made again. initial: the model that `training` starts from.
         """
         self.training, self.settings, self.path, self.name, self.world = training, settings, path, name, world
         self.finished = path.with_suffix(FINISHED)
-        self.draw, self.is_committed, self.trunk, self.initial = draw, is_committed, trunk, initial
+        self.draw, self.is_committed, self.initial = draw, is_committed, initial
+        self.trunk_path, self.continues_trunk = trunk_path, False
         self.logger_state: str | None = None
         self.rows: list[dict[str, float]] = []
         self.losses: list[Tensor] = []
         self.seconds, self.started, self.saved, self.said = 0.0, *3 * [time.monotonic()]
-        self.stop_signal, self.micro_batch, self.from_trunk = 0, training.micro_batch, False
+        self.stop_signal, self.micro_batch = 0, training.micro_batch
 
     def restore(self) -> None:
         """Continue from the checkpoint, or from the end where the training is done and its outs are not yet committed.
@@ -99,8 +100,8 @@ class Fit:
         elif (state := self._trunk()) is not None:
             self.training.load_state_dict(state["training"])
             self._take_over(state | {"logger_state": None})  # a run of its own
-            self.from_trunk = True
-            self.say(f"going on after step {self.training.step}, the end of an earlier trunk ({self.trunk})")
+            self.continues_trunk = True
+            self.say(f"continuing the trunk of an earlier training after step {self.training.step} ({self.trunk_path})")
         steps = self.world.all_gather(self.training.step)
         if len(set(steps)) > 1:
             raise ValueError(
@@ -111,12 +112,15 @@ class Fit:
             self._tidy(keep=self.finished if done else None)
 
     def _trunk(self) -> dict[str, Any] | None:
-        """The state at the end of the trunk of a training that differs in `steps` alone, unless this trunk is shorter.
+        """The state at the end of the trunk of another training, which has other `steps` or another cool-down.
 
-        An uninterrupted training has the same state there.
+        An uninterrupted training would have the same state there. None where that trunk is longer than this one, and
+        where it is this training's own: that is to be trained anew, as by other code.
         """
-        state = None if self.trunk is None else checkpoint.load_state(self.trunk)
-        return state if state and state["training"]["step"] <= self.training.settings.trunk else None
+        state = None if self.trunk_path is None else checkpoint.load_state(self.trunk_path)
+        if state is None or state["of"] == self.path.name:
+            return None
+        return state if state["training"]["step"] <= self.training.settings.trunk_steps else None
 
     def _uncommitted(self) -> dict[str, Any] | None:
         """The end of this training by the same code, unless its outs are committed: then it is to be trained anew.
@@ -140,13 +144,18 @@ class Fit:
         for other in self.path.parent.glob(f"{self.name}-{'[0-9a-f]' * 12}.*"):
             if other.suffix == FINISHED and other != keep:
                 other.unlink()
-            if other.suffix in (self.path.suffix, TRUNK) and other not in (self.path, self.trunk):
+            if other.suffix in (self.path.suffix, TRUNK) and other not in (self.path, self.trunk_path):
                 self.say(f"{other} is of other params or data, so it is not continued")
 
     def save(self) -> None:
         """Write the checkpoint."""
         checkpoint.save_state(self.path, self._state() | {"training": self.training.state_dict()})
         self.saved = time.monotonic()
+
+    def save_trunk(self, path: Path) -> None:
+        """Write the checkpoint at the end of the trunk, which stays when the training is done."""
+        state = self._state() | {"training": self.training.state_dict(), "of": self.path.name}
+        checkpoint.save_state(path, state)
 
     def save_finished(self) -> None:
         """Write what `write` needs in place of the checkpoint: a quarter of its size or less."""
@@ -181,7 +190,7 @@ class Fit:
         logger: of rank 0.
         """
         total, quiet = self.training.settings.steps, None if self.world.is_rank0 else True
-        if logger and self.from_trunk:
+        if logger and self.continues_trunk:
             for row in self.rows:
                 logger.metrics(_metrics(row), int(row["step"]))
         bar = tqdm(total=total, initial=self.training.step, desc=self.name, unit="step", disable=quiet)
@@ -210,8 +219,8 @@ class Fit:
         self.stop_signal = self.world.all_reduce_max(self.stop_signal)
         if step.validation is not None or step.step % self.settings.log_every == 0 or self.stop_signal:
             self.log(step, bar, logger)
-            if self.world.is_rank0 and self.trunk and step.step == self.training.settings.trunk:
-                checkpoint.save_state(self.trunk, self._state() | {"training": self.training.state_dict()})
+            if self.world.is_rank0 and self.trunk_path and step.step == self.training.settings.trunk_steps:
+                self.save_trunk(self.trunk_path)
             overdue = time.monotonic() - self.saved > self.settings.checkpoint_every
             if self.world.is_rank0 and (self.stop_signal or overdue):
                 self.save()

@@ -64,7 +64,7 @@ def train(
         training.update_ema(ema_weight(settings.ema_decay, step))
         training.step = step
         validated = None
-        if step % settings.validate_every == 0 or step in (settings.trunk, settings.steps):
+        if step % settings.validate_every == 0 or step in (settings.trunk_steps, settings.steps):
             validated = _validate(training, validation, world)
         if step == settings.steps:
             _check_best(training)

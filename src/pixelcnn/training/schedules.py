@@ -11,13 +11,13 @@ def learning_rate(settings: Train, step: int) -> float:
     cosine: half a cosine. wsd: the peak until the end of the trunk, then 1 - sqrt of the share of the cool-down that is
     done, the best of the shapes in arXiv:2405.18392, section 3.
     """
-    peak, start = settings.learning_rate, settings.trunk or settings.warmup_steps
+    peak, start = settings.learning_rate, settings.trunk_steps or settings.warmup_steps
     if step <= settings.warmup_steps:
         return peak * step / settings.warmup_steps
     if step <= start:
         return peak
     done = (step - start) / (settings.steps + 1 - start)
-    return peak * (1 - math.sqrt(done) if settings.trunk else 0.5 * (1 + math.cos(math.pi * done)))
+    return peak * (1 - math.sqrt(done) if settings.trunk_steps else 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def ema_weight(decay: float, step: int) -> float:
