@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pixelcnn
-from pixelcnn import architectures, likelihoods
+from pixelcnn import architectures, cli, likelihoods
 from pixelcnn.config import Architecture, Likelihood
 from pixelcnn.data.dataset import Split
 from pixelcnn.likelihoods import base
@@ -22,6 +22,7 @@ from pixelcnn.training.loop import Step, train
 from pixelcnn.training.state import Training
 
 Build = Callable[..., Model]
+Refused = Callable[..., None]
 DEMO = Path(pixelcnn.__file__).parent / "suites" / "demo.yaml"  # params.yaml is the user's, so no test reads it
 LIKELIHOODS: dict[str, dict[str, Any]] = {  # one small section of each
     "categorical": {"name": "categorical"},
@@ -151,3 +152,18 @@ def full_pass_only(model: Model) -> Network:
             return self.inner(x, cond)
 
     return FullPassOnly()
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """refused(message, *arguments): the command ends with code 2 and this message, without a traceback."""
+
+    def check(message: str, *arguments: str) -> None:
+        with pytest.raises(SystemExit) as end:
+            cli.main(list(arguments))
+        assert end.value.code == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert "Traceback" not in said
+
+    return check

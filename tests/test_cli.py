@@ -13,18 +13,9 @@ import pytest
 import pixelcnn
 from pixelcnn import cli, params
 from pixelcnn.cli import VERBS, completion, main, suite
+from tests.conftest import Refused
 
 ROOT = Path(__file__).parent.parent
-
-
-def refused(message: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
-    """The command ends with code 2 and this message, in a line."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert "Traceback" not in said
 
 
 @pytest.fixture
@@ -33,9 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_suite_replaces_params_yaml_of_which_no_line_of_the_user_is_lost(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_suite_replaces_params_yaml_of_which_no_line_of_the_user_is_lost(here: Path, refused: Refused) -> None:
     mine, backup = here / "params.yaml", here / "params.yaml.bak"
     mine.write_text("mine\n")
     main(["suite", "cifar10-small"])
@@ -46,11 +35,13 @@ def test_a_suite_replaces_params_yaml_of_which_no_line_of_the_user_is_lost(
     main(["suite", "texture"])
     assert sorted(path.name for path in here.iterdir()) == ["params.yaml", "params.yaml.bak"]
     mine.write_text("mine too\n")
-    refused("params.yaml and params.yaml.bak are both no suites", capsys, "suite", "cifar10")
+    refused("params.yaml and params.yaml.bak are both no suites", "suite", "cifar10")
     assert (mine.read_text(), backup.read_text()) == ("mine too\n", "mine\n")
 
 
-def test_a_suite_is_added_to_params_yaml_whose_lines_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suite_is_added_to_params_yaml_whose_lines_stay(
+    here: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = here / "params.yaml"
     main(["suite", "demo"])
     before = mine.read_text()
@@ -63,29 +54,25 @@ def test_a_suite_is_added_to_params_yaml_whose_lines_stay(here: Path, capsys: py
     merged, suites = params.load(mine), [params.load(suite.SUITES / f"{n}.yaml") for n in ("demo", "cifar10-scaling")]
     assert merged.runs == suites[0].runs | suites[1].runs
     assert merged.datasets == suites[0].datasets | suites[1].datasets
-    refused("runs: digits-gated, digits-gated-label, digits-auto", capsys, "suite", "digits", "--add")
+    refused("runs: digits-gated, digits-gated-label, digits-auto", "suite", "digits", "--add")
     assert mine.read_text() == added
     (here / "photos").mkdir()
     main(["suite", "images", "--add", "--origin", "photos"])
     assert params.load(mine).images["photographs"].path == str(here / "photos")
-    refused("images: photographs: here already, with other values", capsys, "suite", "images", "--add")
+    refused("images: photographs: here already, with other values", "suite", "images", "--add")
 
 
-def test_a_suite_whose_runs_cannot_take_over_what_is_shared_is_not_added(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_suite_whose_runs_cannot_take_over_what_is_shared_is_not_added(here: Path, refused: Refused) -> None:
     main(["suite", "cifar10-scaling"])
     before = (here / "params.yaml").read_text()
-    refused("begin with the suite: `pixelcnn suite demo`", capsys, "suite", "demo", "--add")
+    refused("begin with the suite: `pixelcnn suite demo`", "suite", "demo", "--add")
     assert (here / "params.yaml").read_text() == before
 
 
 @pytest.mark.parametrize("origin", ["archives", "it's \\here: # odd", "https://mirror.example/data"])
-def test_a_suite_takes_its_archives_from_a_folder_or_a_mirror(
-    here: Path, origin: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_suite_takes_its_archives_from_a_folder_or_a_mirror(here: Path, origin: str, refused: Refused) -> None:
     if "://" not in origin:
-        refused("no such folder", capsys, "suite", "cifar10-small", "--origin", origin)
+        refused("no such folder", "suite", "cifar10-small", "--origin", origin)
         (here / origin).mkdir()
     main(["suite", "cifar10-small", "--origin", origin, "--verify", "any"])
     download = params.load(here / "params.yaml").datasets["cifar10"].download
@@ -93,9 +80,9 @@ def test_a_suite_takes_its_archives_from_a_folder_or_a_mirror(
     assert download.verify == "any"
 
 
-def test_an_unknown_suite_is_refused_with_the_known_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refused("suite: 'cifar10-smal' is not one of cifar10, cifar10-cpu", capsys, "suite", "cifar10-smal")
-    refused("did you mean 'cifar10-small'?", capsys, "suite", "cifar10-smal")
+def test_an_unknown_suite_is_refused_with_the_known_ones(here: Path, refused: Refused) -> None:
+    refused("suite: 'cifar10-smal' is not one of cifar10, cifar10-cpu", "suite", "cifar10-smal")
+    refused("did you mean 'cifar10-small'?", "suite", "cifar10-smal")
     assert not list(here.iterdir())
 
 
@@ -148,11 +135,11 @@ def test_alone_it_lists_every_verb(arguments: list[str], capsys: pytest.CaptureF
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_before_any_work(
-    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    here: Path, refused: Refused, arguments: list[str], message: str
 ) -> None:
     (here / "file").write_text("")
     (here / "folder").mkdir()
-    refused(message, capsys, *arguments)
+    refused(message, *arguments)
 
 
 def test_what_only_informs_imports_nothing_heavy() -> None:
@@ -229,14 +216,12 @@ def test_bash_completes_behind_a_colon(here: Path) -> None:
     assert done.stdout == "test\n"
 
 
-def test_train_becomes_the_command_of_the_stage(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_train_becomes_the_command_of_the_stage(here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     main(["suite", "demo"])
     shutil.copy(ROOT / "dvc.yaml", here)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    refused("data/prepared/digits: no such data set; `dvc repro preprocess@digits`", capsys, "train", "digits-gated")
-    refused("runs.digits-gatd: missing; its runs are", capsys, "train", "digits-gatd")
+    refused("data/prepared/digits: no such data set; `dvc repro preprocess@digits`", "train", "digits-gated")
+    refused("runs.digits-gatd: missing; its runs are", "train", "digits-gatd")
     (here / "data/prepared/digits").mkdir(parents=True)
     (here / "data/prepared/digits/card.json").touch()
     begun: list[str] = []

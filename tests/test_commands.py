@@ -3,7 +3,6 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,11 +22,9 @@ from pixelcnn.evaluation.nll import nll
 from pixelcnn.generation import compression
 from pixelcnn.model import Model
 from pixelcnn.nn.gated_pixelcnn.network import GatedPixelCNN
-from tests.conftest import images
+from tests.conftest import Refused, images
 from tests.test_architectures import model_of
 from tests.test_datasets import card
-
-Refused = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
@@ -42,21 +39,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = model_of("pixelcnn_autoencoder", 1)
     checkpoint.save(Path("autoencoder"), model, model.network.state_dict())
     return tmp_path
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """refused(message, *arguments): the command ends with code 2 and this message, without a traceback."""
-
-    def check(message: str, *arguments: str) -> None:
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        assert end.value.code == 2
-        said = capsys.readouterr().err
-        assert message in said
-        assert "Traceback" not in said
-
-    return check
 
 
 def run(line: str) -> None:

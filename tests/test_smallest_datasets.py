@@ -4,13 +4,12 @@ import importlib
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pixelcnn.data.dataset import CARD, SplitName, image_hash, write_info
+from pixelcnn.data.dataset import CARD, SPLITS, image_hash, write_info
 from pixelcnn.data.writer import SplitWriter
 from pixelcnn.evaluation.comparison import compare
 from pixelcnn.schemas import EvaluateReport
@@ -25,7 +24,7 @@ RUN, DATA = "digits-gated-label", "data/prepared/digits"
 def prepare() -> None:
     """A digit of the one class in each split, in the working folder."""
     splits, pixels = {}, np.random.default_rng(0).integers(0, 17, (1, 8, 8), np.uint8).tobytes()
-    for split in get_args(SplitName):
+    for split in SPLITS:
         with SplitWriter(Path(DATA), split, (1, 8, 8), True, 100) as writer:
             writer.add(pixels, 0, image_hash(pixels))
         splits[split] = writer.info

@@ -27,6 +27,7 @@ EMBEDDER = (
     "a data set with such embeddings, below data/prepared"
 )
 REGISTERED = "NAME (its champion), NAME@ALIAS or NAME/VERSION"
+SPLITS = ("train", "validation", "test")  # of a prepared data set
 HALVES = ("top-half", "left-half", "right-half")
 SHELLS = ("bash", "zsh", "fish")
 

@@ -30,7 +30,6 @@ compdef _pixelcnn pixelcnn""",
     "fish": """\
 complete -c pixelcnn -a '(pixelcnn completion fish --line (commandline -cp) 2>/dev/null)'""",
 }
-SPLITS = ("train", "validation", "test")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -89,7 +88,11 @@ def _values(action: argparse.Action) -> Iterable[str]:
         case "model" | "beside":
             return [*pretrained.folders(), *(str(path.parent) for path in Path("models").glob("*/config.json"))]
         case "images":
-            return [f"{card.parent}:{name}" for card in Path("data/prepared").glob("*/card.json") for name in SPLITS]
+            return [
+                f"{card.parent}:{name}"
+                for card in Path("data/prepared").glob("*/card.json")
+                for name in arguments.SPLITS
+            ]
         case "run" | "entry":
             return _runs()
         case "name":

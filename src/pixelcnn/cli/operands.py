@@ -18,7 +18,7 @@ from pixelcnn import api, device
 from pixelcnn.config import Given
 from pixelcnn.data import image_files
 from pixelcnn.data.config import Resized
-from pixelcnn.data.dataset import CARD, Split, SplitName, read_info, read_split
+from pixelcnn.data.dataset import CARD, SPLITS, Split, SplitName, read_info, read_split
 from pixelcnn.data.decoding import SUFFIXES
 from pixelcnn.data.embedder import Embedder
 from pixelcnn.data.images import check_images
@@ -28,7 +28,6 @@ from pixelcnn.files import check_name, excerpt
 from pixelcnn.model import Model
 from pixelcnn.spelling import hint
 
-SPLITS = ("train", "validation", "test")
 PREPARED = re.compile(rf"(?P<folder>.+):(?P<split>{'|'.join(SPLITS)})(?::(?P<num>[1-9][0-9]*))?")
 MOST_NAMED = 20  # files that cannot be used, of one command
 Note = Callable[[str], object]  # of a conversion of an image that lost nothing

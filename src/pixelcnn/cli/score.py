@@ -16,8 +16,8 @@ from pixelcnn.evaluation.nll import nll
 from pixelcnn.evaluation.scores import score
 from pixelcnn.generation.compression import cut, join
 from pixelcnn.generation.grids import save_grid
-from pixelcnn.generation.maps import beside, bits_per_pixel
-from pixelcnn.likelihoods.base import bits_per_dim
+from pixelcnn.generation.maps import beside
+from pixelcnn.likelihoods.base import bits_per_dim, bits_per_pixel
 from pixelcnn.model import Model
 from pixelcnn.progress import progress
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     """Score the images, write or print the table, and print the mean."""
     model = operands.load_model(args.model, args.device)
     given = operands.read_images(args, model, of_any_size=args.tiles)
-    _check_map(args.map, given)
+    _check_map(args.map, model, given)
     each = [cut(image, model, name) for image, name in zip(given.images, given.names, strict=True)]  # (T, C, H, W) each
     tiles = operands.Images(
         [name for name, parts in zip(given.names, each, strict=True) for _ in parts],
@@ -70,10 +70,12 @@ def _show(table: pd.DataFrame, out: Path | None) -> None:
     print(f"{out}: {len(table):,} rows")
 
 
-def _check_map(out: Path | None, given: operands.Images) -> None:
-    """Before any work: raise ValueError where --map cannot be written, or would overwrite a file."""
+def _check_map(out: Path | None, model: Model, given: operands.Images) -> None:
+    """Before any work: raise ValueError where there is no map, it cannot be written, or would overwrite a file."""
     if out is None:
         return
+    if not model.network.has_nll_map:
+        raise ValueError(f"--map: the NLL of {model.config.name} is of whole images, no sum over pixels")
     if out.suffix and len({image.shape for image in given.images}) > 1:
         raise ValueError("--map: images of several sizes share no grid; name a folder, without a dot, for a PNG each")
     if not out.suffix:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pixelcnn.data.config import Classifier, EmbeddingsFile
 from pixelcnn.data.dataset import (
     CARD,
+    SPLITS,
     DatasetInfo,
     EmbeddingsInfo,
     SplitName,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pixelcnn.data.embedder import Embedder
 
 Vectors = dict[SplitName, npt.NDArray[np.float32]]  # (N, D) of each split
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 COLUMNS = ("split", "image", "embedding")
 
 

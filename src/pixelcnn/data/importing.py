@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from pixelcnn.data.class_names import named
 from pixelcnn.data.config import Exact, Images, Resized
-from pixelcnn.data.dataset import CARD, DatasetInfo, SplitName, image_hash, write_info
+from pixelcnn.data.dataset import CARD, SPLITS, DatasetInfo, SplitName, image_hash, write_info
 from pixelcnn.data.decoding import LOSSES, MAX_BYTES, Pixels, Refused, decode_picture, with_channels
 from pixelcnn.data.layouts import Found, Layout, counted, find
 from pixelcnn.data.parallel import in_batches, map_in_order
@@ -31,7 +31,6 @@ from pixelcnn.files import excerpt, read_bytes
 from pixelcnn.progress import progress
 
 SOURCE = "images"  # where a card of a published data set has its source
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 BATCH = 8  # images that a worker process is given at a time; photographs have some MB each
 MAX_SIDE = 4096
 MOST_REFUSED = 100  # images that are looked at further after the first refused one

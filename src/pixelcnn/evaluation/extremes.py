@@ -3,8 +3,6 @@
 Shapes: K images, C channels, H rows, W columns.
 """
 
-import contextlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from pixelcnn import files
 from pixelcnn.data.dataset import Split
+from pixelcnn.likelihoods.base import bits_per_pixel
 from pixelcnn.model import Model
 
 EACH = 8  # images of either kind
@@ -28,7 +27,7 @@ def write(path: Path, model: Model, split: Split, bits_per_dim: Tensor) -> None:
     image = order if len(order) <= 2 * EACH else torch.cat([order[:EACH], order[-EACH:]])
     shown = split.part(image)
     arrays = {"image": image, "bits_per_dim": bits_per_dim[image], "pixels": shown.images}
-    with contextlib.suppress(ValueError):  # of a network whose NLL is no sum over sub-pixels
+    if model.network.has_nll_map:
         arrays["bits"] = _bits_of_pixels(model, shown)
     with files.atomic(path) as file:
         np.savez(file, **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
@@ -39,4 +38,4 @@ def _bits_of_pixels(model: Model, split: Split) -> Tensor:
     cond = model.conditions(split)
     with torch.inference_mode():
         nats = model.nll_map(split.images.to(model.device), None if cond is None else cond.to(model.device))
-    return (nats.sum(1) / math.log(2)).float().cpu()
+    return bits_per_pixel(nats).float().cpu()

@@ -3,8 +3,6 @@
 Shapes: C channels, H rows, W columns.
 """
 
-import math
-
 import matplotlib
 import torch
 from torch import Tensor
@@ -12,11 +10,6 @@ from torch import Tensor
 from pixelcnn.data.image_files import greys
 
 COLOURS = "inferno"  # from black over red and yellow to white: perceptually uniform
-
-
-def bits_per_pixel(nats: Tensor) -> Tensor:
-    """Bits of each pixel, its channels together, (H, W) of an NLL map (C, H, W) in nats."""
-    return nats.sum(0) / math.log(2)
 
 
 def beside(image: Tensor, bits: Tensor, levels: int, most: float) -> Tensor:

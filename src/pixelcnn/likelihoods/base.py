@@ -88,3 +88,8 @@ def check_nll(nats: Tensor, what: str = "the model") -> Tensor:
 def bits_per_dim(nats: Number, dims: int) -> Number:
     """nats / (dims * ln 2): the one place where nats per image become bits per sub-pixel."""
     return nats / (dims * math.log(2))
+
+
+def bits_per_pixel(nats: Tensor) -> Tensor:
+    """Bits of each pixel, its channels together, (..., H, W) of an NLL map (..., C, H, W) in nats."""
+    return bits_per_dim(nats.sum(-3), 1)

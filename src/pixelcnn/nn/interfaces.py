@@ -106,12 +106,17 @@ class Network(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.likelihood.nll(outputs, x)
 
+    @property
+    def has_nll_map(self) -> bool:
+        """Whether the NLL is a sum over sub-pixels; not where a network overrides `nll`."""
+        return type(self).nll is Network.nll
+
     def nll_map(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """-log p in nats of each sub-pixel given those before it, (B, C, H, W), whose sum over an image is its `nll`.
 
-        Raises ValueError for a network whose NLL is no sum over sub-pixels: one that overrides `nll`.
+        Raises ValueError unless `has_nll_map`.
         """
-        if type(self).nll is not Network.nll:
+        if not self.has_nll_map:
             raise ValueError(f"{type(self).__name__} has an NLL of whole images only, which is no sum over sub-pixels")
         outputs = self(x, cond)
         with torch.autocast(x.device.type, enabled=False):
