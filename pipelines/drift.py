@@ -98,17 +98,18 @@ def drift(name: str, folder: str, add_to: str = "", alpha: float = ALPHA) -> Sta
         if not found.drifted:
             return Completed(message=str(found))
         place = _place(champion, add_to)
-        done = _add(incoming, place) if place else NOWHERE.format(champion.dataset)
+        done, runs = (_add(incoming, place), _runs_on(place)) if place else (NOWHERE.format(champion.dataset), [])
         log.warning("%s", done)
-    if place:  # outside of the lock, which the retraining takes
-        retrain(_runs_on(champion.dataset), return_state=True)  # whose failure is its own
+    if runs:  # outside of the lock, which the retraining takes
+        retrain(runs, return_state=True)  # whose failure is its own
     return Completed(name="Drift", message=f"{found}; {done}")
 
 
-def _runs_on(dataset: str) -> list[str]:
-    """The runs on a data set, or on it with embeddings; all (none named) where there is none."""
-    known = params.load(PARAMS)
-    return [name for name, run in known.runs.items() if known.images_of(run.dataset) == dataset]
+def _runs_on(place: Path) -> list[str]:
+    """The runs on those of params.yaml's `images` that a folder belongs to, with embeddings or without."""
+    known, folder = params.load(PARAMS), place.resolve()
+    grown = {name for name, images in known.images.items() if folder.is_relative_to(Path(images.path).resolve())}
+    return [name for name, run in known.runs.items() if known.images_of(run.dataset) in grown]
 
 
 def page(champion: Champion, found: DriftTest, incoming: Incoming, picture: bytes) -> str:
@@ -164,7 +165,7 @@ def _add(incoming: Incoming, place: Path) -> str:
         target = place / f"{sha256_of(path)[:32]}{path.suffix.lower()}"
         added += not target.exists()
         shutil.copyfile(path, target)
-    return f"{added:,} images are added to {place}, and the runs on them are trained"
+    return f"{added:,} images are added to {place}, and runs on them are trained"
 
 
 def main() -> None:

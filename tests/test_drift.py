@@ -12,7 +12,8 @@ import pytest
 import torch
 from prefect.logging import disable_run_logger
 
-from pixelcnn import api, checkpoint
+from pixelcnn import api, checkpoint, params
+from pixelcnn.cli.suite import SUITES
 from pixelcnn.data import image_files
 from pixelcnn.data.dataset import Split
 from pixelcnn.evaluation.drift import FEWEST, ks_test
@@ -86,12 +87,20 @@ def write(folder: str, images: torch.Tensor) -> None:
         image_files.write(Path(folder) / f"{number}.png", image, 4)
 
 
+def test_the_runs_on_the_images_that_grew_are_retrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text((SUITES / "images.yaml").read_text())
+    [entry] = params.load(Path("params.yaml")).images.values()
+    assert drift._runs_on(Path(entry.path) / "train") == ["photographs-gated", "photographs-gated-label"]
+    assert drift._runs_on(Path("elsewhere")) == []
+
+
 def test_the_flow_tests_new_images_once_and_adds_those_that_drifted(
     model: api.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retrained: list[object] = []
     monkeypatch.setattr(drift, "retrain", lambda runs, **_: retrained.append(runs))
-    monkeypatch.setattr(drift, "_runs_on", lambda dataset: [f"run of {dataset}"])
+    monkeypatch.setattr(drift, "_runs_on", lambda place: [f"run on {place}"])
     monkeypatch.setattr(drift, "create_markdown_artifact", lambda *_, **__: None)
 
     def test(folder: str, add_to: str = "") -> tuple[str | None, str]:
@@ -117,9 +126,9 @@ def test_the_flow_tests_new_images_once_and_adds_those_that_drifted(
     Path("params.yaml").write_text("images: {noise: {path: own}}")
     Path("own/train").mkdir(parents=True)
     write("odd", model.sample(1, seed=3))
-    assert test("odd")[1].endswith("5 images are added to own/train, and the runs on them are trained")
+    assert test("odd")[1].endswith("5 images are added to own/train, and runs on them are trained")
     assert len(list(Path("own/train").iterdir())) == 5  # 30 files of which 4 differ, and a new one
-    assert retrained == [["run of noise"]]
+    assert retrained == [["run on own/train"]]
 
     [run] = registry.store.existing().search_runs([registry.store.open_experiment("noise-drift")[1]])
     levels = registry.store.existing().get_metric_history(run.info.run_id, "level")

@@ -199,6 +199,8 @@ def test_a_longer_training_from_the_end_of_a_trunk_equals_an_uninterrupted_one(
     assert state is not None
     assert state["best"][2] is None, "the EMA is the best, so it is saved once"
     branch.load_state_dict(state)
+    assert branch.best_weights is not None
+    assert all(torch.equal(weight, state["ema"][name]) for name, weight in branch.best_weights.items())
     assert losses + [float(step.loss) for step in run(branch, data)] == uninterrupted
     assert torch.equal(weights(branch), weights(whole))
 
