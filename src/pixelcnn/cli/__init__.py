@@ -21,7 +21,7 @@ GROUPS = {
         "train": "train a run of params.yaml, without DVC",
         "results": "the NLL tables, what is missing, and where samples and curves lie",
         "models": "the registered models, and finished runs: list, show, download, pack, register",
-        "runs": "complete the MLflow store from the records here; clear away what removed runs have left",
+        "runs": "sync records of trainings to MLflow; prune the files of removed runs",
         "ui": "MLflow's pages: compare runs, see registered models",
     },
     "With a model": {

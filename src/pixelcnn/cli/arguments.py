@@ -126,17 +126,17 @@ def models(parser: Parser) -> None:
 
 
 def runs(parser: Parser) -> None:
-    """Complete the MLflow store, and clear away what removed runs and data sets have left.
+    """Sync records of trainings to the MLflow store; prune the files of runs and data sets that were removed.
 
     sync   adds to the store what it lacks of the records in mlruns/records, and deletes nothing. The store is
            MLFLOW_TRACKING_URI, or mlflow.db here.
-    prune  lists what lies here of runs, data sets and embeddings that params.yaml no longer has; --remove removes it.
+    prune  lists files of runs, data sets and embeddings that are no longer in params.yaml; --remove deletes them.
            MLflow's runs and versions, the records and DVC's cache stay.
     """
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("sync", help="add to the store what it lacks of the records here")
-    prune = actions.add_parser("prune", help="list what runs and data sets that are no more have left here")
-    prune.add_argument("--remove", action="store_true", help="remove what is listed")
+    actions.add_parser("sync", help="add what is missing in the MLflow store, from the records here")
+    prune = actions.add_parser("prune", help="list files of runs and data sets that are no longer in params.yaml")
+    prune.add_argument("--remove", action="store_true", help="delete what is listed")
 
 
 def ui(parser: Parser) -> None:

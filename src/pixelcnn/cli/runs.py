@@ -1,4 +1,4 @@
-"""`pixelcnn runs`: complete the MLflow store, and clear away what removed runs and data sets have left."""
+"""`pixelcnn runs`: sync records of trainings to the MLflow store; prune the files of removed runs and data sets."""
 
 import argparse
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Import a user's own images as a prepared data set: decoded, brought to one size, cut into splits.
 
-Each image is decoded once, by worker processes, and waits in a temporary file for what only all of them together tell:
-whether they are all grey, and how many levels they have. A training image is held out for test or validation by a hash
-of its pixels, so its copies are on the same side.
+Each image is decoded once, by worker processes, and spooled to a temporary file, since channels and levels are known
+only when all images have been read. An image is held out for test or validation by a hash of its pixels, so exact
+duplicates fall into the same split.
 
 Shapes: H rows, W columns, C channels.
 """
@@ -57,7 +57,7 @@ class Unusable(NamedTuple):
 
 @dataclass
 class Seen:
-    """What all images together tell: their number, size, grey or not, values, and what was done to them."""
+    """Running statistics of the decoded images: their number, size, channels, values and conversions."""
 
     channels: bytearray = field(default_factory=bytearray)  # of each image
     places: list[tuple[SplitName | None, int | None]] = field(default_factory=list)  # split and label of each
@@ -277,7 +277,7 @@ def _write(
 
 
 def _split(split: SplitName | None, drawn: float, settings: Images, given: set[SplitName | None]) -> SplitName:
-    """The split of an image: that which is given, or by a number in [0, 1) of its own."""
+    """The split of an image: the given one, or the one that its hash, a number in [0, 1), falls into."""
     if split in ("test", "validation"):
         return split
     test = 0.0 if "test" in given else settings.test_fraction
@@ -298,7 +298,7 @@ def _notes(layout: Layout, seen: Seen, info: DatasetInfo, copies: int) -> list[s
     if left_out := layout.left_out + Counter({"that cannot be read": len(seen.unusable)} if seen.unusable else {}):
         notes.append(f"left out: {counted(left_out)}")
     if copies:
-        notes.append(f"{copies:,} of the test images are also among the others, so the test bits/dim will flatter")
+        notes.append(f"{copies:,} of the test images are also among the others, so the test bits/dim are too low")
     labels = {label for (split, label) in seen.places if split in (None, "train") and label is not None}
     if lacking := [name for n, name in enumerate(info.classes) if n not in labels]:
         notes.append(f"no training image of {_some(tuple(lacking))}")

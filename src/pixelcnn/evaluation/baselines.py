@@ -85,8 +85,8 @@ def fit_gaussian(
         mean = (1/N) Σ x + 1/2,    covariance = (1/N) Σ x xᵀ - ((1/N) Σ x) ((1/N) Σ x)ᵀ + I/12
 
     The noise makes the covariance positive definite, also where a pixel is constant or N < D. The two sums are sums of
-    integers below 2^53, hence exact in float64 in whatever chunks they are added. Calls on_chunk with
-    the size of each.
+    integers below 2^53, hence exact in float64 in whatever chunks they are added. on_chunk is
+    called with the size of each chunk.
     """
     _check(images)
     dims = images[0].numel()
@@ -108,8 +108,7 @@ def gaussian_nll(
     images_per_chunk: int = IMAGES_PER_CHUNK,
     on_chunk: OnChunk = lambda _: None,
 ) -> Tensor:
-    """E_u[-log N(x + u; m, L Lᵀ)] of each uint8 image x (N, C, H, W), in nats, float64 (N,). Calls on_chunk with the
-    size of each chunk.
+    """E_u[-log N(x + u; m, L Lᵀ)] of each uint8 image x (N, C, H, W), in nats, float64 (N,).
 
     With P = (L Lᵀ)^-1, E[u] = 1/2 and Cov[u] = I/12:
 

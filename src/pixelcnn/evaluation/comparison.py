@@ -3,8 +3,8 @@
 Most of the variance of an NLL is between images: hard images are hard for both models. The difference removes it, so
 that a paired comparison resolves gains far below the standard error of either mean. Shapes: N images.
 
-Whoever compares challenger after challenger at one error finds a better one in the end, by luck. `confidence_of` spends
-the error over all that will ever come: 6 / (pi^2 k^2) of it on the k-th, which add up to the whole.
+Challengers compared one after the other at a constant error include a false promotion sooner or later (multiple
+testing). `confidence_of` spends the error over all of them (pixelcnn.evaluation.spending).
 """
 
 import math

@@ -1,12 +1,13 @@
-"""Whether new images come from what a model was trained on, by their NLLs: a two-sample test, night after night.
+"""Out-of-distribution test of incoming images by their NLLs under a model: a two-sample test, repeated every night.
 
-The two-sided Kolmogorov-Smirnov test of the new images' NLLs against those of the test images: off its distribution a
-model's likelihoods may fall or rise (Nalisnick et al. 2019, arXiv:1810.09136), and a mean alone misses a change of
-shape. Its p-value is exact, or the limit distribution's, at the small levels of late nights, where permutations would
-need millions of draws. benchmarks/drift.py measures its false alarms and its power.
+The two-sided Kolmogorov-Smirnov test of the new images' NLLs against those of the test images. Two-sided, since
+out-of-distribution images may be less or more likely (Nalisnick et al. 2019, arXiv:1810.09136); of the distributions,
+since a mean misses a change of shape. Its p-value is exact, or the limit distribution's, at the small levels of late
+nights, where permutations would need millions of draws. benchmarks/drift.py measures false alarms and power.
 
-Whoever tests each night at one level is alarmed in the end, by chance: pixelcnn.evaluation.spending spends the error
-over all nights.
+Repeated at a constant level the test raises a false alarm sooner or later: pixelcnn.evaluation.spending spends the
+error over all nights.
+
 Shapes: N test images, M new ones.
 """
 
@@ -34,7 +35,7 @@ class DriftTest:
 
     @property
     def drifted(self) -> bool:
-        """Whether the new images are held for others than those that the model was trained on."""
+        """Whether the test rejects that the new images have the distribution of the test images."""
         return self.p_value <= self.level
 
     def __str__(self) -> str:

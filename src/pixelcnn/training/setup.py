@@ -44,10 +44,10 @@ def fresh_model(run: Run, info: DatasetInfo, device: torch.device, data: Split) 
 
 
 def start_from(model: Model, initial: Model) -> list[str]:
-    """Copy the weights of a trained model; returns the names of those that stay random.
+    """Initialise a model with the weights of a trained one; returns the names of the weights that stay random.
 
-    Only weights of the condition may: other classes are no reason to learn the images anew. Raises ValueError with the
-    list of all others that the two models do not share.
+    Only those of the conditioning may: a model of other classes, or of none, is still a start. Raises ValueError with
+    the names and shapes of all other weights that do not match.
     """
     if (initial.data.levels, initial.shape[0]) != (model.data.levels, model.shape[0]):
         raise ValueError(
@@ -86,7 +86,7 @@ def training_key(run: Run, info: DatasetInfo) -> str:
 
 
 def trunk_key(run: Run, info: DatasetInfo) -> str:
-    """A hash of all that the weights at the end of a trunk follow from, but for the number of its steps."""
+    """A hash of all that decides the weights along a trunk: trainings that differ in `steps` and cool-down share it."""
     content = what_decides_the_weights(run)
     content["train"] = {key: value for key, value in content["train"].items() if key != "steps"} | {"schedule": "wsd"}
     return _key(content, info)
