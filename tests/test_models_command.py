@@ -61,10 +61,8 @@ def register(kind: str, condition: str = "none") -> RegisterReport:
 def registered(folder: Path) -> Iterator[dict[str, RegisterReport]]:
     """A store with an unconditional, a class-conditional and an embedding-conditional model and an auto-encoder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is restored, since MLflow itself sets it
-        patch.delenv("MLFLOW_TRACKING_URI")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(folder)
-        patch.setattr("pixelcnn.tracking.store.LOCAL_STORE", folder / "mlflow.db")  # MLflow caches a store per URI
         kinds = {condition: register("gated_pixelcnn", condition) for condition in ("none", "label", "embedding")}
         yield kinds | {"code": register("pixelcnn_autoencoder", "code-map")}
 

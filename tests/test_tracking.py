@@ -35,11 +35,10 @@ PARAMS = {"dataset": "digits", "model": {"name": "gated_pixelcnn", "sizes": [3, 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder with an empty local store. MLflow caches a store per URI, so the URI is absolute."""
+    """A working folder with an empty local store."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(store, "LOCAL_STORE", tmp_path / "mlflow.db")
     monkeypatch.setattr(tracking, "INTERVAL", 0.05)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # MLflow also sets it
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     before = mlflow.get_tracking_uri()
     yield tmp_path
@@ -69,13 +68,13 @@ def nothing_is_lacking() -> bool:
 
 
 def runs() -> list[Run]:
-    client = mlflow.MlflowClient(f"sqlite:///{store.LOCAL_STORE}")
+    client = mlflow.MlflowClient(f"sqlite:///{store.LOCAL_STORE.resolve()}")
     experiment = client.get_experiment_by_name("noise")
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
 def steps_of(run: Run, key: str = "training/train_bits_per_dim") -> list[int]:
-    client = mlflow.MlflowClient(f"sqlite:///{store.LOCAL_STORE}")
+    client = mlflow.MlflowClient(f"sqlite:///{store.LOCAL_STORE.resolve()}")
     return [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
 
 
@@ -265,7 +264,23 @@ def use_another_store(here: Path, empty_store: Path, monkeypatch: pytest.MonkeyP
     other = here / "other.db"
     shutil.copy(empty_store, other)
     monkeypatch.setattr(store, "LOCAL_STORE", other)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+
+
+def test_a_process_that_changes_folders_uses_the_store_there(
+    here: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(range(1, 3))
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    shutil.copy(empty_store, "mlflow.db")
+    assert runs() == []
+    train(range(1, 5))
+    (run,) = runs()
+    assert steps_of(run) == [1, 2, 3, 4]
+    monkeypatch.chdir(here)
+    assert nothing_is_lacking()
+    (run,) = runs()
+    assert steps_of(run) == [1, 2]
 
 
 def test_any_store_gets_what_it_lacks_and_keeps_what_it_has(

@@ -127,8 +127,21 @@ def _client() -> mlflow.MlflowClient:
         _create_tables(LOCAL_STORE.resolve())
     elif _is_local():
         _make_relative()
-    mlflow.set_tracking_uri(_uri())
+    _set_tracking_uri()
     return mlflow.MlflowClient()
+
+
+def _set_tracking_uri() -> None:
+    """Name the local store by its whole path: MLflow keeps the connections of a URI when the process changes folders.
+
+    MLflow also sets MLFLOW_TRACKING_URI, which would take the place of another folder's store from then on.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(f"sqlite:///{LOCAL_STORE.resolve()}" if _is_local() else _uri())
+    if given is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = given
 
 
 def _create_tables(path: Path) -> None:
