@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS := 2
+# Where Python may not write bytecode, as in many containers, every stage would compile torch and mlflow again: 5 s
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
 
 # The same switches for whoever calls make: no tool reports home (README, "Telemetry").
 export DO_NOT_TRACK := true
@@ -21,7 +23,7 @@ setup: .venv/ready  ## the environment, from the hashed lock
 	@echo "Installing into .venv (some GB, mostly torch; once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip sync --quiet --require-hashes $(COMPILE) --python $(BIN)/python requirements.lock
 	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 

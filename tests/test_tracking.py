@@ -34,15 +34,13 @@ PARAMS = {"dataset": "digits", "model": {"name": "gated_pixelcnn", "sizes": [3, 
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with an empty local store."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking, "INTERVAL", 0.05)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    before = mlflow.get_tracking_uri()
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
+    return tmp_path
 
 
 def data() -> DatasetInfo:
