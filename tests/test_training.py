@@ -1,6 +1,8 @@
 """Training: exact resumption, batches, schedules, EMA, best weights, running out of memory, and compilation."""
 
 import copy
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +19,8 @@ from pixelcnn.model import Model
 from pixelcnn.nn.interfaces import Network
 from pixelcnn.params import Train, TrainProcess
 from pixelcnn.training import loop
-from pixelcnn.training.distributed import World
-from pixelcnn.training.fit import Fit, Logger
+from pixelcnn.training.distributed import LostRank, World
+from pixelcnn.training.fit import Fit, Logger, _signals
 from pixelcnn.training.loop import Step, finite_mean, steps_within, train
 from pixelcnn.training.optimizers import Muon
 from pixelcnn.training.schedules import ema_weight, learning_rate
@@ -409,3 +411,21 @@ def test_peak_flops_are_looked_up_by_the_name_of_the_device() -> None:
     assert peak("NVIDIA H200", "bfloat16") == 989e12
     assert peak("NVIDIA H100 PCIe", "bfloat16") == 756e12
     assert peak("2 CPU cores (x86_64)", "bfloat16") is None
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_signal_that_torchrun_sends_for_a_lost_rank_does_not_end_the_one_that_reports_it(
+    size: int,
+) -> None:
+    ended: list[int] = []
+    fit: Any = SimpleNamespace(world=SimpleNamespace(size=size), stop_signal=0)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    try:
+        with pytest.raises(LostRank), _signals(fit):
+            raise LostRank
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended == ([signal.SIGTERM] if size == 1 else [])

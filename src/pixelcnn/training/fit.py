@@ -326,7 +326,8 @@ class Fit:
 def _signals(fit: Fit) -> Iterator[None]:
     """SIGINT and SIGTERM take effect after the current step; a second one ends the process at once.
 
-    Not so under torchrun, which repeats its signals, and kills after 30 seconds what has not ended.
+    Not so under torchrun, which repeats its signals, sends them when a rank is lost, and kills after 30 seconds what has
+    not ended: a rank that reports such a loss is not to be ended by that.
     """
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -338,8 +339,9 @@ def _signals(fit: Fit) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if fit.world.size == 1:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def flops_per_image(model: Model) -> float:
