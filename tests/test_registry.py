@@ -184,6 +184,18 @@ def test_of_two_registered_concurrently_one_is_promoted(arrive: Arrive, monkeypa
     assert champion(name) == next(r.version for r in receipts if r.decision == "promoted")
 
 
+def test_a_model_that_another_machine_registers_at_the_same_time_has_one_version(
+    arrive: Arrive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines share no lock, so that neither finds the other's version before it adds its own."""
+    first, look = arrive(0), registry._version_of_weights
+    looks = iter([lambda *_: None, look])
+    monkeypatch.setattr(registry, "_version_of_weights", lambda *given: next(looks)(*given))
+    second = arrive(0)
+    assert (second.version, second.decision) == (first.version, "promoted")
+    assert [int(v.version) for v in registry._versions(registry.store.existing(), first.name)] == [1]
+
+
 KILLED_AT = """
 import os, sys
 from pathlib import Path

@@ -106,8 +106,7 @@ def register(package: ModelPackage, min_gain: float, confidence: float, doubt: s
     doubt = doubt or _worse_than_uniform(package, described)
     client = store.connect(described.data.dataset)
     with _lock():  # of two concurrent calls, the second compares with the champion of the first
-        known = _version_of_weights(client, described)
-        found = known or _add(client, package, described)
+        found = _version_of_weights(client, described) or _add(client, package, described)
         if found.tags.get(RUN_TAG, package.run) == package.run:  # another run of the same weights changes nothing
             _describe(client, found, package, described)
         found = client.get_model_version(found.name, found.version)
@@ -347,8 +346,10 @@ def _test_bits(nll: Path) -> np.ndarray:
 
 
 def _version_of_weights(client: mlflow.MlflowClient, described: ModelConfig) -> ModelVersion | None:
+    """The first version with these weights."""
     versions = _versions(client, described.registered_name)
-    return next((v for v in versions if v.tags.get(WEIGHTS_TAG) == described.weights_sha256), None)
+    same = [v for v in versions if v.tags.get(WEIGHTS_TAG) == described.weights_sha256]
+    return min(same, key=lambda v: int(v.version), default=None)
 
 
 def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelConfig) -> ModelVersion:
@@ -370,6 +371,10 @@ def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelCon
         )
     # The tag comes with the version, so that a start after a kill at any moment finds it and adds what it lacks
     made = mlflow.register_model(info.model_uri, described.registered_name, tags={WEIGHTS_TAG: sha256})
+    first = _version_of_weights(client, described)
+    if first and first.version != made.version:  # of another machine, which does not share the lock
+        client.delete_model_version(made.name, made.version)
+        return first
     return client.get_model_version(described.registered_name, made.version)
 
 

@@ -83,6 +83,10 @@ def answering() -> Iterator[None]:
         if _refused(error):
             raise
         raise ConnectionError(f"MLflow at {address()} does not answer: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # of SQLAlchemy, which mlflow-skinny lacks: two processes create a database's tables
+        if not type(error).__module__.startswith("sqlalchemy."):
+            raise
+        raise ConnectionError(f"MLflow cannot use {address()}: {str(error).splitlines()[0]}; try again") from None
 
 
 def address() -> str:

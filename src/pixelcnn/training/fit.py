@@ -326,8 +326,8 @@ class Fit:
 def _signals(fit: Fit) -> Iterator[None]:
     """SIGINT and SIGTERM take effect after the current step; a second one ends the process at once.
 
-    Not so under torchrun, which repeats its signals, sends them when a rank is lost, and kills after 30 seconds what has
-    not ended: a rank that reports such a loss is not to be ended by that.
+    Not so under torchrun, which repeats its signals, sends SIGTERM when a rank is lost, and kills after 30 seconds what
+    has not ended: a rank that reports the loss must not be ended by that signal.
     """
 
     def note(number: int, _frame: FrameType | None) -> None:
