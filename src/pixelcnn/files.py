@@ -159,7 +159,9 @@ def check_kept(path: Path) -> Path:
     that DVC empties before a stage runs, of the project here or of the one that the path leads into.
     """
     found, here = path.expanduser().resolve(), Path.cwd()
-    projects = [here, *(folder for folder in {*found.parents, *here.parents} if (folder / "dvc.yaml").is_file())]
+    above = {*found.parents, *here.parents}
+    # os.path's, which is False in folders that this user may not read, where Path's raises
+    projects = [here, *(folder for folder in above if os.path.isfile(folder / "dvc.yaml"))]  # noqa: PTH113
     for out in (project / name for project in projects for name in EMPTIED):
         emptied = out.resolve()
         if found == emptied or found in emptied.parents or emptied in found.parents:
