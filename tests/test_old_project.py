@@ -115,7 +115,10 @@ def test_its_interrupted_training_begins_anew_and_says_so(project: Path, expecte
     for run in content["runs"].values():
         sections = migrated({"model": run["model"]}, "params.yaml")
         run |= {"model": sections["model"], "likelihood": sections["likelihood"]}
-    evaluate, content["shared"] = content["evaluate"], {}
+        run["train"] |= {"schedule": {"name": "cosine"}, "initial": None}
+    for dataset in content["datasets"].values():
+        dataset["preprocess"]["class_names"] = None
+    evaluate, content["shared"], content["images"] = content["evaluate"], {}, {}
     content["sample"] = {
         "per_class": evaluate.pop("samples_per_class"), "seed": 0, "temperature": evaluate.pop("temperature"),
     }  # fmt: skip
