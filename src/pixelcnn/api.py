@@ -1,7 +1,7 @@
-"""A model as users of the package get it: `pixelcnn.load` and `pixelcnn.fit` return one.
+"""The public model class: `pixelcnn.load` and `pixelcnn.fit` return a `Model`.
 
-Images are uint8, (N, C, H, W); what else has one meaning, and what is refused, is said by
-pixelcnn.data.images.check_images. Shapes: N images, C channels, H rows, W columns, D numbers of an embedding or code.
+Images are uint8, (N, C, H, W); pixelcnn.data.images.check_images lists the other forms that it accepts, and refuses
+the rest. Shapes: N images, C channels, H rows, W columns, D numbers of an embedding or code.
 """
 
 import copy
@@ -26,8 +26,8 @@ from pixelcnn.generation.grids import grid
 from pixelcnn.likelihoods.base import bits_per_dim, check_nll
 from pixelcnn.nn.interfaces import Network
 
-BATCH_SIZE = 64  # images that are drawn together
-POSITIONS = 2**14  # in a forward pass: 16 images of 32x32, which bounds the memory
+BATCH_SIZE = 64  # images drawn together
+POSITIONS = 2**14  # pixels in one forward pass, to bound its memory: 16 images of 32x32
 MOST_SEEDS = 2**31  # as in params.yaml
 
 Evaluate = Callable[[Tensor, Tensor | None], Tensor]
@@ -36,12 +36,12 @@ Evaluate = Callable[[Tensor, Tensor | None], Tensor]
 class Model:
     """A trained model: score images, draw new ones, complete them, encode them.
 
-    Images are uint8 with values 0 ... `levels`-1: a tensor or numpy array (N, C, H, W) or (N, H, W, C), of a grey model
-    also (N, H, W), one such image, a PIL image, or a list of single images. Floats, other sizes and other channels are
-    refused by a ValueError that says what would be right. What is returned is a tensor on the CPU, without gradients.
+    Images are uint8 with values 0 ... `levels`-1: a tensor or numpy array (N, C, H, W) or (N, H, W, C), for grey models
+    also (N, H, W), a single such image, a PIL image, or a list of single images. Floats, other sizes and other channels
+    raise a ValueError that says what would be right. Methods return tensors on the CPU, without gradients.
 
-    Conditions are given as `label` (a class's name or number, for all images or one each) of a class-conditional model,
-    or as `cond`: int64 labels (N,), embeddings or codes (N, D), or one (D,) for all images.
+    Pass conditions as `label` (name or number of a class, one for all images or one each; class-conditional models
+    only) or as `cond`: int64 labels (N,), embeddings or codes (N, D), or one (D,) for all images.
     """
 
     def __init__(self, model: inner.Model):
@@ -65,7 +65,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of their labels; empty where the data set has none."""
+        """The names of the classes, in the order of their labels; empty if the data set has none."""
         return self.inner.data.classes
 
     @property
@@ -80,7 +80,7 @@ class Model:
 
     @property
     def exact(self) -> bool:
-        """Whether `nll` is exact; otherwise an upper bound."""
+        """Whether `nll` is exact; otherwise it is an upper bound."""
         return self.inner.network.exact
 
     @property
@@ -90,7 +90,7 @@ class Model:
 
     @property
     def network(self) -> Network:
-        """The torch module, in evaluation mode; an optimizer of yours takes its parameters, and `nll(x, grad=True)`."""
+        """The torch module, in evaluation mode. To train it, optimise its parameters on `nll(x, grad=True)`."""
         return self.inner.network
 
     def to(self, device: torch.device | str) -> "Model":
@@ -99,7 +99,7 @@ class Model:
         return Model(replace(self.inner, network=network))
 
     def save(self, folder: Path | str) -> str:
-        """Write the model into a folder, for `pixelcnn.load` and all commands; the sha256 of its weights, its identity.
+        """Write the model into a folder that `pixelcnn.load` and all commands read. Returns the sha256 of its weights.
 
         Raises ValueError for a folder that DVC empties, such as one below models/.
         """
@@ -112,11 +112,11 @@ class Model:
     # Scoring
 
     def nll(self, images: Any, label: Any = None, cond: Any = None, *, grad: bool = False) -> Tensor:
-        """-log p(x) in nats of each image, (N,).
+        """-log p(x) of each image in nats, (N,).
 
-        Of a class-conditional model without a label: of the mean over classes of p(x | class), so that the number
-        compares with an unconditional one. Of an auto-encoder: given each image's own code, so it does not. grad: with
-        gradients with respect to the weights, which takes the memory of all images at once.
+        For a class-conditional model without a label, p(x) is the mean over classes of p(x | class), comparable with an
+        unconditional model's. For an auto-encoder it is p(x | code of x), which is not comparable. grad: keep gradients
+        with respect to the weights, which needs the memory of all images at once.
         """
         return check_nll(self._evaluate(self._nll, images, label, cond, grad))
 
@@ -125,9 +125,9 @@ class Model:
         return bits_per_dim(self.nll(images, label, cond), self.dims)
 
     def nll_map(self, images: Any, label: Any = None, cond: Any = None) -> Tensor:
-        """-log p in nats of each sub-pixel given those before it, (N, C, H, W): where an image is hard to predict.
+        """-log p of each sub-pixel given those before it in nats, (N, C, H, W): where an image is hard to predict.
 
-        Its sum over an image is `nll`; divided by ln 2 it is in bits. Raises ValueError for a model whose NLL is no sum
+        It sums to `nll` over an image; divide by ln 2 for bits. Raises ValueError for a model whose NLL is not a sum
         over sub-pixels.
         """
         return self._evaluate(self._nll_map, images, label, cond, grad=False)
@@ -135,7 +135,7 @@ class Model:
     # Drawing
 
     def sample(self, num: int, seed: int = 0, label: Any = None, cond: Any = None, temperature: float = 1.0) -> Tensor:
-        """`num` new images uint8 (num, C, H, W); the same for a seed whatever the machine's batch size.
+        """Draw `num` new images uint8 (num, C, H, W); a seed draws the same images whatever the batch size.
 
         temperature: below 1 sharpens every distribution. Raises ValueError without the condition that the model needs.
         """
@@ -153,9 +153,9 @@ class Model:
         cond: Any = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Images uint8 (N, C, H, W) with every pixel drawn anew that is not `known`, booleans (H, W) or (N, H, W).
+        """Images uint8 (N, C, H, W) in which every pixel outside `known`, booleans (H, W) or (N, H, W), is drawn anew.
 
-        Exact draws from p(rest | known) where all known pixels precede all others (pixelcnn.generation.completion).
+        Draws are exactly from p(rest | known) if all known pixels precede all others (pixelcnn.generation.completion).
         """
         x = self._check(images)
         given, generator = self._conditions(label, cond, len(x)), _generator(seed)
@@ -173,7 +173,7 @@ class Model:
     def reconstruct(self, images: Any, num: int = 1, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """`num` images uint8 (N, num, C, H, W) drawn from the code of each image, by an auto-encoder.
 
-        A decoder with a squared error has one image of each code, (N, 1, C, H, W).
+        A squared-error decoder gives one image per code, (N, 1, C, H, W).
         """
         x, seed = self._check(images), _seed(seed)
         return interpolation.reconstruct(self.inner, x, num, seed, temperature, batch_size=BATCH_SIZE)
@@ -181,8 +181,8 @@ class Model:
     def interpolate(self, first: Any, last: Any, steps: int = 8, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """Images uint8 (N, steps, C, H, W) at equal steps from `first` to `last`, both included.
 
-        first, last: N images each of an auto-encoder, or N codes or embeddings as floats (N, D). The noise is the same
-        along a line, so that what changes is due to the code. ValueError for a model without codes or embeddings.
+        first, last: N images each (auto-encoders only), or N codes or embeddings as floats (N, D). The noise is the
+        same along a line, so all changes come from the code. ValueError for a model without codes or embeddings.
         """
         a, b, seed = self._vectors(first, "first"), self._vectors(last, "last"), _seed(seed)
         if a.shape != b.shape:
@@ -192,12 +192,12 @@ class Model:
     # Pictures and classes
 
     def picture(self, images: Any, columns: int | None = None) -> Image:
-        """A grid of images as one enlarged PIL picture, which a notebook shows; as many columns as rows by default."""
+        """A grid of images as one enlarged PIL picture, which a notebook displays; by default about square."""
         x = self._check(images)
         return grid(x, columns or math.ceil(math.sqrt(len(x))), self.levels)
 
     def label(self, label: str | int) -> int:
-        """The number of a class, given by its name or number. ValueError where the model has no such class."""
+        """The number of a class, given by its name or number. ValueError if the model has no such class."""
         if self.given is not Given.LABEL:
             raise ValueError(f"label: this model is not class-conditional (it is given {self.given})")
         if isinstance(label, str) and label in self.classes:
@@ -210,7 +210,7 @@ class Model:
 
     @property
     def _in_a_pass(self) -> int:
-        """Images in a forward pass."""
+        """Images per forward pass."""
         return max(1, POSITIONS // math.prod(self.shape[1:]))
 
     def _check(self, images: Any, name: str = "images") -> Tensor:
@@ -240,7 +240,7 @@ class Model:
         return torch.tensor([self.label(one) for one in label] if several else self.label(label))
 
     def _vectors(self, values: Any, name: str) -> Tensor:
-        """Codes or embeddings (N, D) float: as they are given, or of an auto-encoder's images."""
+        """Codes or embeddings (N, D) float: the given ones, or the codes of images."""
         if self.given not in (Given.EMBEDDING, Given.CODE):
             raise ValueError(f"{name}: a model given {self.given} has no codes or embeddings to interpolate")
         vectors = torch.as_tensor(values) if isinstance(values, Tensor | np.ndarray) else None
@@ -251,7 +251,7 @@ class Model:
         return vectors.to(next(self.network.parameters()).dtype)
 
     def _evaluate(self, evaluate: Evaluate, images: Any, label: Any, cond: Any, grad: bool) -> Tensor:
-        """`evaluate` of images and conditions, some images at a time, on the CPU."""
+        """Apply `evaluate` to images and conditions in micro-batches; returns the results on the CPU."""
         x = self._check(images)
         given = self._conditions(label, cond, len(x))
         with torch.set_grad_enabled(grad):
@@ -277,11 +277,11 @@ class Model:
         return nats.to(ordered.dtype).view(ordered.shape[1:]).permute(0, 3, 1, 2)
 
     def _each_class(self, x: Tensor) -> list[Tensor]:
-        """For each class the labels (N,) of that class."""
+        """For each class, labels (N,) of that class alone."""
         return [torch.full((len(x),), n, device=x.device) for n in range(len(self.classes))]
 
     def _of_the_mean(self, nats: Tensor) -> Tensor:
-        """-log of the mean over classes, the first axis, of the probabilities whose -log is given."""
+        """-log of the mean over classes (the first axis) of probabilities that are given as -log p."""
         return math.log(len(self.classes)) - torch.logsumexp(-nats, 0)
 
 

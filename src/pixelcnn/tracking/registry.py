@@ -1,11 +1,11 @@
 """The MLflow registry: a version per set of weights, and aliases that say which version to use.
 
-One registered model per data set and task, so that the bits/dim of its versions compare. Aliases: `champion`, the
-version to use; `challenger`, the newest other one. The decision is made once, when a version is registered: the first
-of its name is champion, a later one is promoted only if the confidence interval of its gain, in a paired comparison on
-the same test images, lies above params.yaml's promotion.min_gain. Version k + 1 is compared as the k-th challenger,
-whose part of the error is `comparison.confidence_of`: version numbers are never given twice, so whoever deletes
-challengers has their part no second time. The version's tags record the decision.
+One registered model per data set and task, so that the bits/dim of its versions are comparable. Aliases: `champion`,
+the version to use; `challenger`, the newest other one. Each version is decided on once, when it is registered: the
+first of its name becomes champion, a later one is promoted only if the confidence interval of its gain, in a paired
+comparison on the same test images, lies above params.yaml's promotion.min_gain. Version k + 1 is compared as the k-th
+challenger, at the confidence `comparison.confidence_of`. Version numbers are never reused, so deleting challengers
+frees none of the error that they spent. The version's tags record the decision.
 """
 
 import re
@@ -94,11 +94,11 @@ class Version:
 
 
 def register(package: ModelPackage, min_gain: float, confidence: float, doubt: str = "") -> RegisterReport:
-    """Register a model, or find the version with the same weights, and decide about the alias if that is not done yet.
+    """Register a model, or find the version with the same weights, and decide on its alias if that is not done yet.
 
-    min_gain: bits/dim, the least gain over the champion that promotes. confidence: of all comparisons of a name
-    together. doubt: why the package's scores are not to be believed, so that it stays challenger. Raises ValueError for
-    damaged weights and for scores that are none, ConnectionError where the store does not answer.
+    min_gain: the gain over the champion, in bits/dim, that a promotion must exceed. confidence: of all comparisons of a
+    name together. doubt: why the package's scores are not trusted; the version then stays challenger. Raises ValueError
+    for damaged weights and invalid scores, ConnectionError if the store does not answer.
     """
     described = checkpoint.read_config(package.folder)
     checkpoint.load(package.folder)  # refuses damaged weights before anything is written
@@ -116,9 +116,9 @@ def register(package: ModelPackage, min_gain: float, confidence: float, doubt: s
 
 
 def rollback(name: str, to: int | None) -> RegisterReport:
-    """Make version `to`, or else the previous champion, the champion; the version that was it becomes challenger.
+    """Make version `to`, by default the previous champion, the champion; the current champion becomes challenger.
 
-    Raises ValueError where there is no such version, with those that exist.
+    Raises ValueError if there is no such version; the message lists those that exist.
     """
     if not re.fullmatch(NAME, name):
         raise ValueError(f"{quoted(name)}: is not the name of a registered model, which has a-z, 0-9 and - alone")
@@ -137,7 +137,7 @@ def rollback(name: str, to: int | None) -> RegisterReport:
 
 
 def advice(report: RegisterReport) -> str:
-    """How to undo a decision by hand; "" where there is no other version, and where the reason says it."""
+    """How to undo a decision by hand; "" if there is no other version, or if the reason already says how."""
     command = f"python -m pipelines.rollback {report.name}"
     if report.decision == PROMOTED:
         return f"To restore the previous champion: `{command}`" if report.compared_with else ""
@@ -152,14 +152,14 @@ def entries(name: str, numbers: Sequence[int]) -> list[Entry]:
 
 
 def seeds(name: str) -> list[int]:
-    """The training seeds of the versions of a registered model; [] where nothing is registered."""
+    """The training seeds of the versions of a registered model; [] if nothing is registered."""
     if not store.is_there():
         return []
     return [int(v.tags["seed"]) for v in _versions(store.existing(), name) if "seed" in v.tags]
 
 
 def catalogue() -> list[Version]:
-    """Every version of every registered model, by name and number. ValueError where there is no store."""
+    """Every version of every registered model, by name and number. ValueError if there is no store."""
     client = store.existing()
     names = sorted(m.name for m in client.search_registered_models() if re.fullmatch(NAME, m.name))
     return [_version(client, found) for name in names for found in reversed(_versions(client, name))]
@@ -179,8 +179,8 @@ def describe(uri: str) -> Version:
 def fetch(uri: str) -> Path:
     """The local model folder (model.safetensors, config.json) of "models:/NAME@ALIAS" or "models:/NAME/VERSION".
 
-    Downloaded from a remote store; of a local store it is the store's own folder, which must not be changed. Raises
-    ValueError for an unknown name, alias or version, with the known ones.
+    From a remote store it is downloaded; for a local store it is the store's own folder, which must not be changed.
+    Raises ValueError for an unknown name, alias or version; the message lists the known ones.
     """
     name, number = _found(store.existing(), uri)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
@@ -213,7 +213,7 @@ def _decide(
         command = f"python -m pipelines.rollback {challenger.name} --to {challenger.version}"
         return Decision(False, f"{doubt}; `{command}` makes it champion all the same", None, None)
     if champion is None or champion.version == challenger.version:
-        # If it is champion itself, an earlier start was killed after the decision, whose reason it has
+        # If it is champion already, an earlier process was killed after the decision; the tag has its reason
         reason = challenger.tags.get("reason", f"the first version of {challenger.name}")
         return Decision(True, reason, None, None)
     theirs, ours = (v.tags.get(FINGERPRINT_TAG, "unknown")[:12] for v in (champion, challenger))
@@ -226,7 +226,7 @@ def _decide(
         return Decision(False, reason, int(champion.version), None)
     try:
         current = _test_bits(_nll_of(champion))
-    except ValueError as error:  # of an earlier release, which believed any number
+    except ValueError as error:  # registered by an earlier release, which accepted any number
         reason = f"the scores of champion {champion.version} are none: {error}"
         return Decision(True, reason, int(champion.version), None)
     comparison = compare(current, _test_bits(nll), confidence_of(_number(challenger), confidence))
@@ -237,18 +237,18 @@ def _decide(
 
 
 def _number(challenger: ModelVersion) -> int:
-    """Which challenger of its name a version is, at least; those that were never compared count too."""
+    """Which challenger of its name a version is, at most; versions that were never compared count too."""
     return max(int(challenger.version) - 1, 1)
 
 
 def _worse_than_uniform(package: ModelPackage, described: ModelConfig) -> str:
-    """What is said of a model that assigns the test images less probability than the uniform distribution; else ""."""
+    """Why a model is doubted if it gives the test images less probability than the uniform distribution; else ""."""
     test, uniform = package.scores.test.bits_per_dim, uniform_bits_per_dim(described.data.levels)
     return f"worse than the uniform distribution: {test:.4f} bits/dim against {uniform:.4f}" if test > uniform else ""
 
 
 def _apply(client: mlflow.MlflowClient, version: ModelVersion, decision: Decision) -> None:
-    """Record a decision in the version's tags and move the alias. DECISION_TAG comes last: then it is complete."""
+    """Record a decision in the version's tags and move the alias. DECISION_TAG comes last and marks it complete."""
     champion = _aliased(client, version.name, "champion")
     numbers = asdict(decision.comparison) | {"number": _number(version)} if decision.comparison else {}
     tags = {"reason": decision.reason} | {f"comparison_{key}": value for key, value in numbers.items()}
@@ -265,7 +265,7 @@ def _apply(client: mlflow.MlflowClient, version: ModelVersion, decision: Decisio
 
 
 def _promote(client: mlflow.MlflowClient, version: ModelVersion, demoted: ModelVersion | None) -> None:
-    """Make a version champion, and `demoted`, if it is another one, challenger."""
+    """Make a version champion, and `demoted`, if it is a different one, challenger."""
     client.set_registered_model_alias(version.name, "champion", version.version)
     if _aliases(client, version.name).get("challenger") == int(version.version):
         client.delete_registered_model_alias(version.name, "challenger")
@@ -287,17 +287,17 @@ def _describe(
         "test_bits_per_dim": scores.test.bits_per_dim,
     } | ({} if scores.test.standard_error is None else {"test_standard_error": scores.test.standard_error})
     _tag(client, version, tags)
-    # A card, also one that was packed elsewhere, loads a champion; a challenger's is to load the challenger
+    # Cards, even those packed elsewhere, load the champion; this version's card must load this version
     client.update_model_version(
         name, number, package.card.replace(f"models:/{name}@champion", f"models:/{name}/{number}")
     )
     client.log_artifact(version.run_id, str(package.nll), NLL)
-    if not client.get_registered_model(name).description:  # else it is somebody's own
+    if not client.get_registered_model(name).description:  # otherwise somebody wrote one
         client.update_registered_model(name, _about(described))
 
 
 def _about(described: ModelConfig) -> str:
-    """The description of a registered model: what all its versions are models of."""
+    """The description of a registered model: what all its versions model."""
     data, given = described.data, described.model.given
     images = f"{data.dataset}, {'x'.join(map(str, data.shape))}, {data.levels} levels"
     what = {
@@ -324,7 +324,7 @@ def _version(client: mlflow.MlflowClient, found: ModelVersion) -> Version:
 
 
 def _test_score(found: ModelVersion) -> tuple[float, float]:
-    """Test bits/dim and standard error; nan where a version has no such tags."""
+    """Test bits/dim and standard error; nan if a version has no such tags."""
     tags = found.tags
     return float(tags.get("test_bits_per_dim", "nan")), float(tags.get("test_standard_error", "nan"))
 
@@ -338,8 +338,8 @@ def _nll_of(found: ModelVersion) -> Path:
 def _test_bits(nll: Path) -> np.ndarray:
     """Bits/dim (N,) of the test images, in the split's order.
 
-    Equal fingerprints do not imply equal order. In another order the pairs are wrong: the mean gain is still right, and
-    the interval is only wider.
+    Equal fingerprints do not imply equal order. If the order differs, the pairs are wrong: the mean gain is still
+    right, and the interval is only wider.
     """
     table = read_nll(nll)
     return table[table.split == "test"].sort_values("image").bits_per_dim.to_numpy()
@@ -356,7 +356,7 @@ def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelCon
     """Log the model to the run of its weights, as a new version of its registered model."""
     data, sha256 = described.data, described.weights_sha256
     bits = TensorSpec(np.dtype(np.float32), (-1,))
-    needs_more = described.model.given is Given.EMBEDDING  # than images, so MLflow cannot try an example
+    needs_more = described.model.given is Given.EMBEDDING  # more than images, so MLflow cannot try an example
     with active_in_mlflow(data.dataset, sha256, package.run), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")
         info = mlflow.pyfunc.log_model(
@@ -369,17 +369,17 @@ def _add(client: mlflow.MlflowClient, package: ModelPackage, described: ModelCon
             signature=ModelSignature(outputs=Schema([bits]), params=PARAMETERS),
             metadata={WEIGHTS_TAG: sha256},
         )
-    # The tag comes with the version, so that a start after a kill at any moment finds it and adds what it lacks
+    # The tag comes with the version: after a kill at any moment, the next start finds the version and completes it
     made = mlflow.register_model(info.model_uri, described.registered_name, tags={WEIGHTS_TAG: sha256})
     first = _version_of_weights(client, described)
-    if first and first.version != made.version:  # of another machine, which does not share the lock
+    if first and first.version != made.version:  # by another machine, which does not share the lock
         client.delete_model_version(made.name, made.version)
         return first
     return client.get_model_version(described.registered_name, made.version)
 
 
 def _lock() -> FileLock:
-    """A lock on reading and moving aliases, for all processes on this machine that share a local store or a folder."""
+    """A lock on reading and moving aliases, for all processes on this machine that share this folder or its store."""
     return FileLock(f"{store.LOCAL_STORE.resolve()}.registry.lock")
 
 
@@ -418,7 +418,7 @@ def _aliased(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion
 
 
 def _listing(client: mlflow.MlflowClient, name: str) -> str:
-    """The URIs of a registered model, or of all models' aliases where there is none of that name."""
+    """The URIs of a registered model, or of all models' aliases if there is none of that name."""
     uris = [f"models:/{name}@{alias}" for alias in _aliases(client, name)]
     uris += [f"models:/{name}/{v.version}" for v in _versions(client, name)]
     if not uris:
