@@ -1,15 +1,15 @@
-"""A model package: a trained and evaluated model with all that a registry stores of it, as one folder.
+"""A model package: a trained and evaluated model with everything that a registry stores about it, in one folder.
 
     model.safetensors, config.json   the model (pixelcnn.checkpoint)
     run.json                         the run: its params, its scores by split, the report on its training (PackedRun)
     RUN.parquet                      bits/dim of each evaluated image, for the comparison with later versions
     RUN.csv, RUN.png                 training curve, sample grid
     README.md                        model card
-    embedder/                        of a model given embeddings by a classifier: it (pixelcnn.data.embedder)
+    embedder/                        the classifier of a model given its embeddings (pixelcnn.data.embedder)
 
-`of_run` makes one of a run's reports, `unpack` of a folder that `pack` wrote. Such a folder needs neither reports nor
-DVC nor MLflow: the models that ship with pixelcnn are such folders, and they carry a model from the machine that
-trained it to a registry elsewhere.
+`of_run` makes a package from a run's reports, `unpack` from a folder that `pack` wrote. Such a folder needs no reports,
+DVC or MLflow: the bundled models are such folders, and so is a model on its way from the machine that trained it to a
+registry elsewhere.
 """
 
 import shutil
@@ -38,9 +38,9 @@ from pixelcnn.reporting.reports import made, read_evaluate, read_preprocess, rea
 from pixelcnn.schemas import EvaluateReport, Report, TrainReport
 
 RUN, CARD = checkpoint.PACKED, "README.md"
-MEASURED = 32  # test images on which a claim is measured anew
+MEASURED = 32  # test images on which a claim is checked
 MOST_ROWS = 10**7  # of a table of NLLs
-TOLERANCE = 0.02  # bits/dim of an image: other hardware, bfloat16
+TOLERANCE = 0.02  # bits/dim of an image, for other hardware and bfloat16
 REMEDY = "pack the run again"
 
 
@@ -56,7 +56,7 @@ class PackedRun(Report):
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """A model's folder, its run's name and seed, and what the stages evaluate and sample made of it."""
+    """A model's folder, its run's name and seed, and the outputs of its stages evaluate and sample."""
 
     folder: Path
     run: str
@@ -70,7 +70,7 @@ class ModelPackage:
 def of_run(name: str, params: Params, model: Path, reports: Path) -> ModelPackage:
     """The package of a run of params.yaml, from its model's folder and the reports of its stages.
 
-    Raises ValueError for an unknown run, and names the stage to run where a report is missing or out of date.
+    Raises ValueError for an unknown run, and for a missing or outdated report, with the stage to run.
     """
     run, scores, training = params.run(name), read_evaluate(reports, name), read_train(reports, name)
     described = checkpoint.read_config(model)
@@ -100,7 +100,7 @@ def check_scores(scores: EvaluateReport, nll: Path, weights_sha256: str, remedy:
 
 
 def read_nll(nll: Path) -> pd.DataFrame:
-    """The table of a model's NLLs. Raises ValueError for another file, and for numbers that are no NLLs."""
+    """The table of a model's NLLs. Raises ValueError for any other file, and for values that cannot be NLLs."""
     try:
         if pq.read_metadata(nll).num_rows > MOST_ROWS:
             raise ValueError(f"more than {MOST_ROWS:,} rows")
@@ -115,10 +115,9 @@ def read_nll(nll: Path) -> pd.DataFrame:
 
 
 def remeasure(package: ModelPackage, prepared: Path) -> str:
-    """Measure a package's claims anew on MEASURED test images, where a data set in `prepared` has them.
+    """Check a package's claims by scoring MEASURED test images, if a data set in `prepared` has them.
 
-    Returns "" where they are true, and why they are not known to be where no data set has the images. Raises ValueError
-    where they are not true.
+    Returns "" if the claims are true, or why they could not be checked. Raises ValueError if they are false.
     """
     described = checkpoint.read_config(package.folder)
     data = prepared_data(described.data, prepared)
@@ -166,7 +165,7 @@ def _same(card: Path, data: Data) -> bool:
 
 
 def pack(name: str, params: Params, model: Path, reports: Path, out: Path) -> None:
-    """Write the package of a run into a new folder. ValueError as `of_run`, for damaged weights, or if it exists."""
+    """Write the package of a run into a new folder. ValueError as `of_run`, for damaged weights, or if `out` exists."""
     if out.exists():
         raise ValueError(f"--out: {out} is there already")
     package = of_run(name, params, model, reports)

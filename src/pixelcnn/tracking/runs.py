@@ -1,14 +1,13 @@
-"""MLflow runs. An experiment is a data set; a run is one training and what is measured on its weights.
+"""MLflow runs. Each data set is an experiment; each run is one training, with everything measured on its weights.
 
-Logging appends to a record on disk (pixelcnn.tracking.records), and a thread brings the store up to date with it, so
-that a store that is slow or down costs a training neither time nor data: a store that was down, a machine without a
-network and a killed process are one case, which the next stage or `pixelcnn runs sync` mends. A run is identified by a
-tag: during a training by an id that its record and its checkpoint hold, afterwards by the sha256 of the weights. So no
-MLflow id enters a DVC output.
+Logging appends to a record on disk (pixelcnn.tracking.records), and a thread sends new entries to the store, so a slow
+or dead store costs a training neither time nor data. A store that was down, a machine without a network and a killed
+process are one case: the next stage or `pixelcnn runs sync` sends the rest. A tag identifies a run: during training an
+id in its record and its checkpoint, afterwards the sha256 of the weights. So no MLflow id enters a DVC output.
 
-Names in MLflow: "training/..." are curves over steps, "system/..." utilisation of the machine (which the store alone
-has), "usage/..." the cost of the training, "given_code/..." and "given_embedding/..." results that do not compare with
-the others; a name without such a prefix is a result.
+Names in MLflow: "training/..." are curves over steps, "system/..." the utilisation of the machine (only in the store,
+not in records), "usage/..." the cost of the training, "given_code/..." and "given_embedding/..." results that are not
+comparable with the others. Names without such a prefix are results.
 """
 
 import contextlib
@@ -36,18 +35,18 @@ from pixelcnn.tracking import records, store
 from pixelcnn.tracking.records import Event, Record
 from pixelcnn.tracking.store import TRAINING_TAG, WEIGHTS_TAG, Sender
 
-MADE = ("dvc.lock", "reports")  # by stages: changes of these are results, not of what made them
+MADE = ("dvc.lock", "reports")  # written by stages: changes here are results, not changes of code or params
 EXPERIMENT_TAG = "dvc_experiment"
-INTERVAL, MAX_INTERVAL = 2.0, 60.0  # seconds between two sendings; grows to MAX while the store does not answer
-CLOSE_TIMEOUT = 60.0  # seconds that the end of a training waits for the last one
-PATIENCE = 60.0  # seconds that its start waits for another process that sends its record
+INTERVAL, MAX_INTERVAL = 2.0, 60.0  # seconds between uploads; grows to MAX while the store does not answer
+CLOSE_TIMEOUT = 60.0  # seconds that a training waits at its end for the last upload
+PATIENCE = 60.0  # seconds that a training waits at its start for another process that is sending its record
 
 
 class RunLog:
-    """What is logged to one MLflow run. Every method appends to the run's record, which takes well under 1 ms."""
+    """Logs to one MLflow run. Every method appends to the run's record, which takes well under 1 ms."""
 
     def __init__(self, record: Record):
-        """The last logged step: a training that was killed repeats the steps since its checkpoint, which are logged."""
+        """Find the last logged step: a resumed training repeats the steps since its checkpoint, logged already."""
         self.record = record
         points = [event for event in record.events() if "step" in event]
         self.logged = max((p["step"] for p in points if "metrics" in p), default=0)
@@ -55,7 +54,7 @@ class RunLog:
 
     @property
     def training(self) -> str:
-        """The id that a later start of this training gives to `training_run`."""
+        """The id to pass to `training_run` when this training resumes."""
         value: str = self.record.about["identity"][1]
         return value
 
@@ -80,9 +79,9 @@ class RunLog:
         self.log_files(files)
 
     def measured(self, scores: Mapping[str, Mapping[str, float | None]], given: Given) -> None:
-        """Log what was measured on the run's weights: scores by split, and what the model is given.
+        """Log the scores of the run's weights by split, and what the model is given.
 
-        Bits/dim that do not compare with those of p(x) have names of their own, and so never lead a sorted table.
+        Bits/dim not comparable with those of p(x) have separate names, and so never lead a sorted table.
         """
         kind = "" if given.comparable else f"given_{given}/"
         values = {f"{kind}{split}_bits_per_dim": score["bits_per_dim"] for split, score in scores.items()}
@@ -100,7 +99,7 @@ class RunLog:
             self._put({"file": self.record.attach(path), "to": folder})
 
     def begin(self, params: Mapping[str, Any], info: DatasetInfo) -> None:
-        """Log what a training starts from."""
+        """Log the start of a training: params, data set, environment."""
         self._put({"status": "RUNNING"})
         self._put({"params": {key: str(value) for key, value in flatten(params).items()}})
         self._put({"dataset": dataset(info)})
@@ -109,7 +108,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
-        """Log the final status of what is done in this context."""
+        """Log the final status when the context ends."""
         status = "FAILED"
         try:
             yield
@@ -142,14 +141,14 @@ def training_run(
     checkpoint: str,
     experiment: str = "",
 ) -> Iterator[RunLog]:
-    """The run of a training. It goes on where `training`, of an earlier start, is given, or where a record says that
-    one with this checkpoint was killed; else it is a new one.
+    """The run of a training: an earlier one resumed if `training` is its id or if a record says that a training with
+    this checkpoint was killed, otherwise a new one.
 
     checkpoint: the name under which this training saves, unique to its params and data. experiment: the name of the DVC
-    experiment that trains, if one does: it stands in the run's name, and in a tag.
-    The run's status ends as FINISHED, as KILLED after a signal (SystemExit), as FAILED after any other exception.
-    Raises ValueError where the data set's experiment was deleted in MLflow, and nothing where the store does not
-    answer; the end waits for that a minute at most.
+    experiment that trains, if any, for the run's name and a tag.
+    The final status is FINISHED, KILLED after a signal (SystemExit), or FAILED after any other exception. Raises
+    ValueError if the data set's experiment was deleted in MLflow. If the store does not answer, nothing is raised, and
+    the end waits for it at most a minute.
     """
     with contextlib.suppress(ConnectionError), store.answering():
         store.open_experiment(info.dataset)
@@ -166,7 +165,7 @@ def training_run(
 
 
 def _begun(training: str | None, checkpoint: str) -> Record | None:
-    """The record of an earlier start of this training, if it lies here and no process holds it."""
+    """The record of an earlier start of this training, if it is on this machine and no process holds it."""
     if training is not None:
         return records.find(identity=[TRAINING_TAG, training])
     found = records.find(checkpoint=checkpoint)
@@ -179,10 +178,10 @@ def _begun(training: str | None, checkpoint: str) -> Record | None:
 
 @contextlib.contextmanager
 def run_of_weights(dataset: str, weights_sha256: str, name: str) -> Iterator[RunLog]:
-    """The run that trained these weights; a new one where the store has none with them.
+    """The run that trained these weights; a new one if the store has none.
 
-    A new run is tagged `adopted`: after a clone and `dvc pull` there are models but no runs. What is logged is sent at
-    the end; where the store does not answer it waits, and a line says so.
+    A new run is tagged `adopted`: after a clone and `dvc pull` there are models but no runs. The log is sent at the
+    end; if the store does not answer, it waits on disk and a line says so.
     """
     run = RunLog(_record_of_weights(dataset, weights_sha256, name))
     yield run
@@ -200,9 +199,9 @@ def _record_of_weights(dataset: str, weights_sha256: str, name: str) -> Record:
 
 @contextlib.contextmanager
 def active_in_mlflow(dataset: str, weights_sha256: str, name: str) -> Iterator[str]:
-    """Make the run of these weights MLflow's active one, and restore its end time: its duration is the training's.
+    """Make the run of these weights MLflow's active run; afterwards restore its end time, that of the training.
 
-    Yields its id. Raises ConnectionError where the store does not answer.
+    Yields its id. Raises ConnectionError if the store does not answer.
     """
     with store.answering():
         run_id, _ = store.find_or_create(_record_of_weights(dataset, weights_sha256, name))
@@ -226,7 +225,7 @@ def _about(experiment: str, identity: tuple[str, str], name: str) -> Event:
 
 @contextlib.contextmanager
 def _live(record: Record) -> Iterator[None]:
-    """Keep the store up to date with a record, by a thread."""
+    """Send a record to the store in a thread, within this context."""
     live = Live(record)
     live.start()
     try:
@@ -246,7 +245,7 @@ class Live(threading.Thread):
         self.failure: Exception | None = None
 
     def run(self) -> None:
-        """Send until closed, then once more, and also what earlier processes have left."""
+        """Send until closed, then once more. When the store first answers, also send records that others left."""
         interval = INTERVAL
         while True:
             last = self.closing.is_set()  # read before sending, so that the last sending has every event
@@ -266,7 +265,7 @@ class Live(threading.Thread):
             self.closing.wait(interval)
 
     def close(self) -> None:
-        """Send what is left, within CLOSE_TIMEOUT; where that fails a message says where it waits."""
+        """Send the rest within CLOSE_TIMEOUT; if that fails, a message says where it waits."""
         self.closing.set()
         self.join(CLOSE_TIMEOUT)
         if self.failure is not None or self.is_alive():
@@ -313,7 +312,7 @@ def provenance() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit, short, with a "+" where there are uncommitted changes; "" outside a git repository."""
+    """The short git commit, with a "+" if there are uncommitted changes; "" outside a git repository."""
     tags = provenance()
     mark = "+" if tags.get("git_changes") == "yes" else ""
     return tags.get("mlflow.source.git.commit", "")[:7] + mark

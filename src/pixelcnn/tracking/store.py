@@ -1,7 +1,7 @@
-"""The MLflow store: connecting to it, and adding what it lacks of the records on disk.
+"""The MLflow store: connect to it, and send it what it lacks of the records on disk.
 
-The store is MLFLOW_TRACKING_URI, else a SQLite file beside params.yaml, which needs no server. What a store has of a
-record is said by a tag of its run, so that any store is completed: one that was down, was replaced, or is another one.
+The store is MLFLOW_TRACKING_URI, by default a SQLite file beside params.yaml, which needs no server. A tag on each run
+says how much of its record the store has, so any store can be completed: one that was down, a replacement, or another.
 Sending is idempotent, since MLflow stores a point of the same name, step, time and value once. Nothing is deleted.
 """
 
@@ -46,10 +46,10 @@ EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # the UI shows training runs first, not traces of LLMs
     "mlflow.sharedViewState.results": json.dumps(VIEW),
 }
-REFUSALS = (400, 404, 409, 413)  # HTTP status codes after which a retry is of no use
+REFUSALS = (400, 404, 409, 413)  # HTTP status codes after which a retry is useless
 
 
-# It prints tracebacks of errors that it raises as well, such as those of a full disk
+# It prints tracebacks of errors that it also raises, such as those of a full disk
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
@@ -58,9 +58,9 @@ class Deleted(ValueError):
 
 
 def connect(experiment: str) -> mlflow.MlflowClient:
-    """Set the store and the experiment, creating both where they are missing, and send what the store lacks.
+    """Set the store and the experiment, create them if they are missing, and send what the store lacks.
 
-    Raises ConnectionError when the store does not answer, after two minutes at most; Deleted for a deleted experiment.
+    Raises ConnectionError if the store does not answer, after two minutes at most; Deleted for a deleted experiment.
     """
     with answering():
         client, _ = open_experiment(experiment)
@@ -73,7 +73,7 @@ def connect(experiment: str) -> mlflow.MlflowClient:
 def answering() -> Iterator[None]:
     """Turn MLflow's errors about a store that does not answer into a ConnectionError that names the store.
 
-    The same for a store of a kind that MLflow does not support, as every database is to mlflow-skinny.
+    The same for a kind of store that MLflow does not support, such as any database in mlflow-skinny.
     """
     try:
         yield
@@ -104,7 +104,7 @@ def _local_uri() -> str:
 
 
 def existing() -> mlflow.MlflowClient:
-    """A client of the store, which creates nothing. ValueError where the local file does not exist yet."""
+    """A client of the existing store. ValueError if the local file does not exist yet."""
     if not is_there():
         raise ValueError(f"{LOCAL_STORE}: no such file, so no model is registered; `dvc repro` does it")
     with _creation_lock():
@@ -112,7 +112,7 @@ def existing() -> mlflow.MlflowClient:
 
 
 def is_there() -> bool:
-    """Whether the local store exists; a server's is assumed to."""
+    """Whether the local store exists; a server is assumed to."""
     return not _is_local() or LOCAL_STORE.exists()
 
 
@@ -121,12 +121,12 @@ def _is_local() -> bool:
 
 
 def _creation_lock() -> contextlib.AbstractContextManager[Any]:
-    """A lock on the local store, where two processes would both create the tables of a new file, or an unknown run."""
+    """A lock on the local store, so that two processes do not both create its tables or the same run."""
     return FileLock(f"{LOCAL_STORE.resolve()}.lock") if _is_local() else contextlib.nullcontext()
 
 
 def _client() -> mlflow.MlflowClient:
-    """The store's client; it creates the tables of a new SQLite file at once."""
+    """The store's client, after creating the tables of a new SQLite file."""
     if not is_there():
         _create_tables(LOCAL_STORE.resolve())
     elif _is_local():
@@ -136,9 +136,9 @@ def _client() -> mlflow.MlflowClient:
 
 
 def _set_tracking_uri() -> None:
-    """Name the local store by its whole path: MLflow keeps the connections of a URI when the process changes folders.
+    """Name the local store by its full path: MLflow caches the connection of a URI even if the process changes folders.
 
-    MLflow also sets MLFLOW_TRACKING_URI, which would take the place of another folder's store from then on.
+    MLflow also sets MLFLOW_TRACKING_URI, which would then override another folder's store, so it is restored.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(f"sqlite:///{LOCAL_STORE.resolve()}" if _is_local() else _uri())
@@ -149,23 +149,23 @@ def _set_tracking_uri() -> None:
 
 
 def _create_tables(path: Path) -> None:
-    """Create a SQLite store under another name, and rename it: MLflow repairs no file of which a part is missing."""
+    """Create a SQLite store under a temporary name, and rename it: MLflow cannot repair an incomplete file."""
     from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
 
     part = path.with_name(f".{path.name}.part")
-    for left in path.parent.glob(f"{part.name}*"):  # by a process that was killed here
+    for left in path.parent.glob(f"{part.name}*"):  # by a process that was killed at this point
         left.unlink()
     engine = create_sqlalchemy_engine(f"sqlite:///{part}")
     _initialize_tables(engine)
     engine.dispose()
     with contextlib.closing(sqlite3.connect(part)) as database:
-        # A property of the file: writers do not wait for readers, 3 ms instead of 20 ms
+        # Stored in the file: writers do not wait for readers, 3 ms instead of 20 ms
         database.execute("pragma journal_mode=wal")
     part.rename(path)
 
 
 def open_experiment(name: str) -> tuple[mlflow.MlflowClient, str]:
-    """The store's client and the experiment's id, both created where they are missing. Deleted if somebody did that."""
+    """The store's client and the experiment's id, created if missing. Raises Deleted if somebody deleted it."""
     with _creation_lock():
         client = _client()
         found: Experiment | None = client.get_experiment_by_name(name)
@@ -184,16 +184,16 @@ def open_experiment(name: str) -> tuple[mlflow.MlflowClient, str]:
 
 
 def _create_experiment(client: mlflow.MlflowClient, name: str) -> str:
-    """A new experiment, whose artifacts lie in this folder if the store does, wherever that is moved to."""
+    """A new experiment. In a local store its artifacts are located relative to this folder, which may be moved."""
     location = str(LOCAL_ARTIFACTS / name) if _is_local() else None
     made: str = client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
-    if location:  # MLflow has made it absolute; what is created below it inherits it as it is here
+    if location:  # MLflow has made it absolute; runs and models inherit what is written here
         with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database, database:
             database.execute("update experiments set artifact_location = ? where experiment_id = ?", (location, made))
     return made
 
 
-# Where the local store keeps the locations of artifacts
+# Columns in which the local store keeps the locations of artifacts
 LOCATIONS = [
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -204,9 +204,9 @@ LOCATIONS = [
 
 
 def _make_relative() -> None:
-    """Make the locations of a store of the first release relative to its folder, which may have been moved or copied.
+    """Make the locations in a store of the first release relative to its folder, which may have been moved or copied.
 
-    Only where the artifacts lie here, under mlruns/.
+    Only for experiments whose artifacts are here, under mlruns/.
     """
     with contextlib.closing(sqlite3.connect(LOCAL_STORE)) as database, database:
         absolute = database.execute(
@@ -226,15 +226,15 @@ def _make_relative() -> None:
 
 
 def _refused(error: MlflowException) -> bool:
-    """Whether the store has answered and a retry is of no use."""
+    """Whether the store has answered and a retry is useless."""
     return error.get_http_status_code() in REFUSALS
 
 
 def sync() -> int:
-    """Add to the store what it lacks of the records on disk; returns the number of records that it lacked parts of.
+    """Send the store what it lacks of the records on disk; returns the number of records that were incomplete there.
 
-    Records that another process holds are left to that one, and runs that somebody has deleted in MLflow stay deleted.
-    Raises what MLflow raises when it does not answer.
+    Records that another process holds are left to that process, and runs that somebody deleted in MLflow stay deleted.
+    Raises what MLflow raises when the store does not answer.
     """
     records.adopt_outboxes()
     sent = 0
@@ -256,7 +256,7 @@ def _mark(record: Record) -> str:
 
 
 def _sizes(experiment: str) -> dict[str, int]:
-    """How much the store has of records, by their marks; without runs that go on, or whose process was killed."""
+    """How many bytes the store has of each record, by mark; without runs still marked RUNNING, killed ones included."""
     _, experiment_id = open_experiment(experiment)
     runs = mlflow.search_runs([experiment_id], run_view_type=ViewType.ALL, max_results=50_000, output_format="list")
     over = [run for run in runs if run.info.status != "RUNNING"]
@@ -264,7 +264,7 @@ def _sizes(experiment: str) -> dict[str, int]:
 
 
 def _send_unheld(record: Record) -> bool:
-    """Send a record unless a process holds it; a training whose process has ended without a word was killed."""
+    """Send a record unless a process holds it. A training that nobody holds but is marked RUNNING was killed."""
     with contextlib.suppress(BlockingIOError, Deleted), record.locked():
         last = record.last_status
         if last.get("status") == "RUNNING":
@@ -281,9 +281,9 @@ class Sender:
         self.record, self.run_id, self.sent = record, "", 0
 
     def send(self) -> None:
-        """Send what is there by now. What the store refuses for good is left out with a message.
+        """Send all entries so far. What the store refuses for good is left out with a message.
 
-        Raises what MLflow raises when it does not answer, and Deleted where the run was deleted.
+        Raises what MLflow raises when the store does not answer, and Deleted if the run was deleted.
         """
         client = mlflow.MlflowClient()
         if not self.run_id:
@@ -300,7 +300,7 @@ class Sender:
     def _send_batch(self, client: mlflow.MlflowClient, events: Sequence[Event]) -> None:
         points = [Metric(k, v, e["time"], e["step"]) for e in events for k, v in e.get("metrics", {}).items()]
         given = [item for event in events for item in event.get("params", {}).items()]
-        params = [Param(key, value) for key, value in dict.fromkeys(given)]  # each start of a training has logged them
+        params = [Param(key, value) for key, value in dict.fromkeys(given)]  # each start of a training logs them again
         tags = [RunTag(key, value) for event in events for key, value in event.get("tags", {}).items()]
         batches: list[dict[str, Any]] = []
         for kind, values, most in (("metrics", points, 1000), ("params", params, 100), ("tags", tags, 100)):
@@ -311,7 +311,7 @@ class Sender:
 
     @contextlib.contextmanager
     def _leaving_out(self, kind: str) -> Iterator[None]:
-        """Go on with a message where the store refuses something for good, unless since its run was deleted."""
+        """Print a message and go on if the store refuses something for good, but not if the run was deleted."""
         try:
             yield
         except (MlflowException, UnidentifiedImageError, FileNotFoundError) as error:
@@ -323,7 +323,7 @@ class Sender:
 
 
 def find_or_create(record: Record) -> tuple[str, int]:
-    """The id of a record's run, created where there is none, and the bytes that the store has of the record."""
+    """The id of a record's run, created if there is none, and the number of bytes that the store has of the record."""
     about = record.about
     client, experiment_id = open_experiment(about["experiment"])
     tag, value = about["identity"]
@@ -359,7 +359,7 @@ def _send_file(client: mlflow.MlflowClient, run_id: str, event: Event, folder: P
 
 
 def _send_picture(client: mlflow.MlflowClient, run_id: str, event: Event, folder: Path) -> None:
-    """Send a picture once: MLflow gives it a name of its own each time, which ends with the thumbnail's."""
+    """Send a picture only once: MLflow gives each upload a new name. It stores the thumbnail last."""
     name = re.escape(f"{event['name'].replace('/', '~')}+step+{event['step']}+timestamp+{event['time']}+")
     if any(re.match(f"images/{name}.*compressed", item.path) for item in client.list_artifacts(run_id, "images")):
         return
