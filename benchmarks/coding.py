@@ -14,19 +14,21 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from pixelcnn.cli import operands
+from pixelcnn.cli import arguments, operands
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.evaluation.scores import score
 from pixelcnn.generation import compression
 
+A = TypeVar("A")
 T = TypeVar("T")
 Encode = Callable[[np.ndarray], bytes]
 Decode = Callable[[bytes], np.ndarray]
@@ -34,12 +36,13 @@ Decode = Callable[[bytes], np.ndarray]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help=operands.MODEL)
-    parser.add_argument("images", nargs="+", help=operands.IMAGES)
-    parser.add_argument("--batch-size", type=operands.count, default=64)
+    parser.add_argument("model", help=arguments.MODEL)
+    parser.add_argument("images", nargs="+", help=arguments.IMAGES)
+    parser.add_argument("--batch-size", type=arguments.count, default=64)
+    parser.set_defaults(skip_bad=False)
     args = parser.parse_args()
-    model = operands.load_model(args.model)
-    given = operands.read_images(args.images, model)
+    model = operands.load_model(args.model, None)
+    given = operands.read_images(args, model)
     images = dict(zip(given.names, given.images, strict=True))
     dims = model.dims * len(images)
 
@@ -60,11 +63,15 @@ def main() -> None:
 
     arrays = [image.permute(1, 2, 0).squeeze(2).contiguous().numpy() for image in images.values()]
     for name, encode, decode in formats():
-        files, encoding = timed(lambda encode=encode: [encode(array) for array in arrays])
-        back, decoding = timed(lambda decode=decode, files=files: [decode(file) for file in files])
+        files, encoding = timed(partial(each, encode, arrays))
+        back, decoding = timed(partial(each, decode, files))
         assert all(same(a, b) for a, b in zip(arrays, back, strict=True)), f"{name}: not lossless"
         times = encoding / len(images), decoding / len(images)
         show(name, 8 * sum(map(len, files)) / dims, total.bits_per_dim, *times)
+
+
+def each(work: Callable[[A], T], given: Iterable[A]) -> list[T]:
+    return [work(one) for one in given]
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -99,7 +106,7 @@ def same(given: np.ndarray, found: np.ndarray) -> bool:
     return bool((given.reshape(*found.shape[:2], -1) == found.reshape(*found.shape[:2], -1)).all())
 
 
-def by_pillow(array: np.ndarray, **options: object) -> bytes:
+def by_pillow(array: np.ndarray, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(array).save(file, **options)
     return file.getvalue()

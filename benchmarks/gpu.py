@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 import pixelcnn
@@ -98,10 +98,10 @@ def _lines(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str
     small, big = args.batches[0], args.batches[1:]
     yield from _training("pixelcnn++ 128", [small], args, device)
     for batch in args.samples:
-        yield f"samples, cifar10, batches of {batch}", partial(sampling, bundled, batch, device)
+        yield f"samples, cifar10, batches of {batch}", partial(sampling, bundled, batch, args.small, device)
     for batch in args.gated_samples:
         gated = partial(fresh, "gated 15x120", args.small)
-        yield f"samples, gated 15x120, batches of {batch}", partial(sampling, gated, batch, device)
+        yield f"samples, gated 15x120, batches of {batch}", partial(sampling, gated, batch, args.small, device)
     yield from _training("pixelcnn++ 128", big, args, device)
     yield from _training("gated 20x192", args.gated, args, device)
 
@@ -110,7 +110,7 @@ def _training(
     name: str, batches: list[int], args: argparse.Namespace, device: torch.device
 ) -> Iterator[tuple[str, Callable[[], Record]]]:
     for batch in batches:
-        yield f"training, {name}, batch {batch}", lambda batch=batch: training(name, batch, args, device)
+        yield f"training, {name}, batch {batch}", partial(training, name, batch, args, device)
 
 
 def training(name: str, batch: int, args: argparse.Namespace, device: torch.device) -> Record:
@@ -176,11 +176,11 @@ def _profiled(steps: Iterator[Step], seconds: float, num: int = 5) -> Record:
     }
 
 
-def sampling(make: Callable[[], Model], batch: int, device: torch.device) -> Record:
+def sampling(make: Callable[[], Model], batch: int, small: bool, device: torch.device) -> Record:
     """A line of sampling, float32: several batches in one call, the second of two; each call records its rows anew."""
     model = make()
     model.network.to(device).eval()
-    num, times = max(NUM_SAMPLES, 4 * batch), []
+    num, times = 2 if small else max(NUM_SAMPLES, 4 * batch), list[float]()
     for seed in range(2):
         begun = time.monotonic()
         sample(model, num, torch.Generator().manual_seed(seed), batch_size=batch).sum().item()
@@ -227,7 +227,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
     parser.add_argument("--limit", type=float, default=200.0, metavar="SECONDS", help="no line begins later")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--small", action="store_true", help="networks of 12 features: for a rehearsal")
+    parser.add_argument("--small", action="store_true", help="networks of 12 features, 2 samples: for a rehearsal")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     args = parser.parse_args()
     if args.device == "cpu" and not args.small:

@@ -40,7 +40,8 @@ def write_data(folder: Path, num_shards: int) -> None:
     for name in names[1:]:
         os.link(folder / first, folder / name)
     split = SplitInfo(num_images=num_shards * PER_SHARD, fingerprint=writer.info.fingerprint, shards=tuple(names))
-    words = dict.fromkeys(["dataset", "source", "title", "comparable_reason", "licence", "citation", "homepage"], "")
+    words = dict.fromkeys(["title", "comparable_reason", "licence", "citation", "homepage"], "")
+    words |= {"dataset": "noise", "source": "noise"}
     numbers = {"channel_means": (0.0,) * 3, "channel_deviations": (1.0,) * 3, "comparable": False, "levels": 256}
     classes = tuple(str(n) for n in range(1000))
     write_info(DatasetInfo(**words, **numbers, shape=SHAPE, classes=classes, splits={"train": split}), folder / CARD)  # type: ignore[arg-type]

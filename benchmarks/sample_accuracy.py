@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     machine, test = classifier(read_split(args.data, "train")), read_split(args.data, "test")
+    assert test.labels is not None
     print(f"{'real test images':28} {accuracy(machine, test.images, test.labels):.3f}")
     for folder in sorted(path.parent for path in args.models.glob("*/config.json")):
         model = checkpoint.load(folder)

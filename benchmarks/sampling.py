@@ -25,7 +25,7 @@ from pixelcnn.generation.sampling import begin, sample, walk
 from pixelcnn.model import Data, Model, build
 from pixelcnn.params import ModelSections
 
-SIZES = {
+SIZES: dict[str, dict[str, object]] = {
     "gated_pixelcnn": {
         "num_layers": 15, "hidden_channels": 120, "kernel_size": 3, "first_kernel_size": 7, "head_channels": 240,
         "dropout": 0.0,
@@ -45,7 +45,7 @@ def model_of(name: str, side: int) -> Model:
     """A fresh model of RGB images with 256 levels, or a trained one, whose side is its own."""
     if name not in SIZES:
         return checkpoint.load(pretrained.find(name))
-    section = {"name": name, "condition": "none"} | SIZES[name]
+    section: dict[str, object] = {"name": name, "condition": "none", **SIZES[name]}
     likelihood = MIXTURE if name == "pixelcnnpp" else {"name": "categorical"}
     sections = ModelSections.model_validate({"model": section, "likelihood": likelihood})
     model = build(sections.model, sections.likelihood, Data("noise", (3, side, side), 256, (), {}))

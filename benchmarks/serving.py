@@ -39,8 +39,9 @@ def served(uri: str) -> Iterator[str]:
         port = free.getsockname()[1]
     command = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # for uvicorn
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen([sys.executable, "-m", *command], env=env, **quiet)
+    child = subprocess.Popen(
+        [sys.executable, "-m", *command], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         while child.poll() is None:
@@ -77,10 +78,11 @@ def median_seconds(act: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", metavar="models:/NAME@ALIAS")
+    names = parser.parse_args().models
     uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{store.LOCAL_STORE}")
     mlflow.set_tracking_uri(uri)
     print("| model | images | served, p50 | served, images/s | predict, p50 |\n|---|---:|---:|---:|---:|")
-    for name in parser.parse_args().models:
+    for name in names:
         model = mlflow.pyfunc.load_model(name)
         shape = pixelcnn.load(name).shape
         with served(name) as url:

@@ -79,11 +79,14 @@ class MaskedConv(nn.Conv2d):
         padding = (size[0] // 2, size[1] // 2)
         super().__init__(ours.in_channels, ours.out_channels, size, padding=padding)
         rows, columns = ours.kernel_size
+        mask = ours.mask if isinstance(ours, RowConv) else None
         self.register_buffer("mask", torch.zeros_like(self.weight))
         with torch.no_grad():
-            self.mask[:, :, :rows, :columns] = ours.mask if isinstance(ours, RowConv) else 1
+            self.mask[:, :, :rows, :columns] = 1 if mask is None else mask
             self.weight[:, :, :rows, :columns] = ours.weight
-            self.bias.copy_(ours.bias)  # type: ignore[union-attr]
+            assert self.bias is not None
+            assert ours.bias is not None
+            self.bias.copy_(ours.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
