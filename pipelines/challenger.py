@@ -52,9 +52,17 @@ def remove(folders: Sequence[Path]) -> None:
 
 
 def _params(name: str, seed: int) -> str:
-    """params.yaml with another seed for one run, as JSON, which is valid YAML 1.2."""
+    """params.yaml with another seed for one run, as JSON, which is valid YAML 1.2.
+
+    A relative path to images that leads out of the project would lead elsewhere from the challenger's folder, so it is
+    made absolute, as is that of their class names: DVC then imports these images anew.
+    """
     params = read_yaml(Path("params.yaml"))
     params["runs"][name]["train"]["seed"] = seed
+    for images in params["images"].values():
+        if not Path(images["path"]).is_absolute() and not Path(images["path"]).resolve().is_relative_to(Path.cwd()):
+            for section in filter(None, (images, images["class_names"])):
+                section["path"] = str(Path(section["path"]).resolve())
     return json.dumps(params, indent=2) + "\n"
 
 

@@ -72,7 +72,7 @@ def stale(targets: Sequence[str], folder: Path) -> list[Stage]:
 def sources(targets: Sequence[str], folder: Path) -> list[Path]:
     """The files of these targets that DVC does not restore: deps that no stage makes, and outs that are not cached.
 
-    Paths relative to `folder`, of those that exist.
+    Paths relative to `folder`, of those in it that exist; images of the user's may lie elsewhere.
     """
     with _repo(folder) as repo:
         stages = ancestry(repo, targets)
@@ -80,7 +80,8 @@ def sources(targets: Sequence[str], folder: Path) -> list[Path]:
         deps = {Path(dep.fs_path) for stage in stages for dep in stage.deps}
         wanted = {dep for dep in deps if not any(dep in (out, *out.parents) for out in made)}
         wanted |= {Path(out.fs_path) for stage in stages for out in stage.outs if not out.use_cache}
-        return sorted(path.relative_to(repo.root_dir) for path in wanted if path.exists())
+        root = repo.root_dir
+        return sorted(path.relative_to(root) for path in wanted if path.is_relative_to(root) and path.exists())
 
 
 def restore(targets: Sequence[str], folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import artifacts, child, graph, locks, servers
+from pipelines import artifacts, challenger, child, graph, locks, servers
 
 # Four stages without requirements; `a` and `b` are independent, `join` depends on both
 DVC_YAML = """
@@ -130,6 +130,22 @@ def test_an_invalid_dvc_yaml_is_reported_in_one_line(project: Path) -> None:
     (project / "dvc.yaml").write_text("stages: {a: {cmd: 3, whom: 4}}")
     with pytest.raises(ValueError, match=r"^dvc: .*dvc\.yaml"):
         graph.stale([], Path())
+
+
+@pytest.mark.parametrize("path", ["inside", "../outside", "{parent}/outside"])
+def test_a_challenger_has_the_images_wherever_they_lie(project: Path, path: str) -> None:
+    path = path.format(parent=project.parent)
+    Path(path).mkdir(exist_ok=True)
+    Path(path, "image").write_text("pixels")
+    params = {"images": {"own": {"path": path, "class_names": None}}, "runs": {"run": {"train": {"seed": 0}}}}
+    (project / "params.yaml").write_text(json.dumps(params))
+    stage = {"cmd": "cp ${item.path}/image ${key}", "deps": ["${item.path}"], "outs": ["${key}"]}
+    (project / "dvc.yaml").write_text(json.dumps({"stages": {"import": {"foreach": "${images}", "do": stage}}}))
+    dvc(project, "repro")
+    folder = challenger.prepare("run", 1, "import@own")
+    dvc(folder, "repro", "--force")
+    assert (folder / "own").read_text() == "pixels"
+    assert json.loads((folder / "params.yaml").read_text())["runs"]["run"]["train"]["seed"] == 1
 
 
 def test_the_output_of_a_stage_is_logged_line_by_line_and_dvc_records_its_outs(project: Path) -> None:
