@@ -267,12 +267,15 @@ def test_the_summary_shows_what_is_there_and_names_what_is_missing(reports: Path
 
 def test_the_summary_names_runs_whose_models_are_not_registered(reports: Path) -> None:
     assert "Not registered" not in results.summary(reports, report_files.params())
-    entry = {"name": CIFAR, "weights_sha256": "cafe", "reason": "because"}
+    entry = {"name": CIFAR, "weights_sha256": "cafe", "reason": "because " + "words " * 20 + "end"}
     report_files.write_json(reports / f"register/{GATED}.json", entry | {"registered": False})
     report_files.write_json(
         reports / f"register/{SMALL}.json", entry | {"version": 1, "aliases": [], "uri": "models:/x/1"}
     )
-    assert f"\n\nNot registered\n  {GATED}: because\n\n" in results.summary(reports, report_files.params())
+    text = results.summary(reports, report_files.params())
+    assert f"\n\nNot registered\n  {GATED}: because words" in text
+    assert "\n    words" in text
+    assert " words end\n\n" in text
 
 
 def test_decimals_of_published_and_measured_numbers_are_aligned(reports: Path) -> None:

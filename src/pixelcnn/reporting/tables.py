@@ -269,8 +269,9 @@ def summary(reports: Path, params: Params) -> str:
     """
     missing: list[str] = []
     parts = [_terminal(table) for table in tables(reports, params, missing)]
-    if unregistered := [f"  {name}: {reason}" for name, reason in _unregistered(reports, params).items()]:
-        parts.append("\n".join(["Not registered", *unregistered]))
+    if unregistered := _unregistered(reports, params):
+        reasons = [_wrapped(f"  {run}: {why}", 4) for run, why in unregistered.items()]
+        parts.append("\n".join(["Not registered", *reasons]))
     grids = {f"sample@{name}": reports / "sample" / f"{name}.png" for name in params.runs}
     pages = {"report": reports / "report" / "index.html"}
     for title, places in (("Samples", grids), ("Page", pages)):
@@ -290,15 +291,12 @@ def _by_stage(stages: list[str]) -> list[str]:
     for stage, _, name in (each.partition("@") for each in stages):
         names.setdefault(stage, []).append(name)
     indent = max(map(len, names)) + 4
-    return [
-        textwrap.fill(
-            f"  {stage}".ljust(indent) + ", ".join(each),
-            TERMINAL_WIDTH,
-            subsequent_indent=" " * indent,
-            break_on_hyphens=False,
-        )
-        for stage, each in names.items()
-    ]
+    return [_wrapped(f"  {stage}".ljust(indent) + ", ".join(each), indent) for stage, each in names.items()]
+
+
+def _wrapped(text: str, indent: int) -> str:
+    """Lines of a terminal, those after the first indented."""
+    return textwrap.fill(text, TERMINAL_WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _unregistered(reports: Path, params: Params) -> dict[str, str]:
