@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, object]] = {
     "diagonal_bilstm": {"num_layers": 7, "hidden_channels": 60, "first_kernel_size": 7, "head_channels": 240},
 }  # fmt: skip
 MIXTURE = {"name": "logistic_mixture", "num_mixtures": 5}  # of pixelcnnpp
-HEADINGS = ["side", "batch", "forward, s", "sample, s", "sample / forward", "of it draws", "naive / sample", "MiB"]
+HEADINGS = ["side", "batch", "forward, s", "sample, s", "sample / forward", "draws", "naive / sample", "MiB"]
 OF_ITERATION = ["side", "batch", "passes", "of naive", "forward, s", "sample, s", "sample / forward", "naive / sample"]
 
 
