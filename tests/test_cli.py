@@ -35,7 +35,7 @@ def test_a_suite_replaces_params_yaml_of_which_no_line_of_the_user_is_lost(here:
     main(["suite", "texture"])
     assert sorted(path.name for path in here.iterdir()) == ["params.yaml", "params.yaml.bak"]
     mine.write_text("mine too\n")
-    refused("params.yaml and params.yaml.bak are both no suites", "suite", "cifar10")
+    refused("params.yaml has been edited and would be kept as params.yaml.bak", "suite", "cifar10")
     assert (mine.read_text(), backup.read_text()) == ("mine too\n", "mine\n")
 
 
@@ -59,13 +59,13 @@ def test_a_suite_is_added_to_params_yaml_whose_lines_stay(
     (here / "photos").mkdir()
     main(["suite", "images", "--add", "--origin", "photos"])
     assert params.load(mine).images["photographs"].path == str(here / "photos")
-    refused("images: photographs: here already, with other values", "suite", "images", "--add")
+    refused("images: photographs: already here with other values", "suite", "images", "--add")
 
 
 def test_a_suite_whose_runs_cannot_take_over_what_is_shared_is_not_added(here: Path, refused: Refused) -> None:
     main(["suite", "cifar10-scaling"])
     before = (here / "params.yaml").read_text()
-    refused("begin with the suite: `pixelcnn suite demo`", "suite", "demo", "--add")
+    refused("start with the suite: `pixelcnn suite demo`", "suite", "demo", "--add")
     assert (here / "params.yaml").read_text() == before
 
 
@@ -123,14 +123,14 @@ def test_alone_it_lists_every_verb(arguments: list[str], capsys: pytest.CaptureF
         (["smaple"], "error: pixelcnn smaple: no such command; did you mean 'sample'?"),
         (["xyz"], "error: pixelcnn xyz: no such command; `pixelcnn` lists its commands"),
         (["sample", "cifar10", "-o", "a.png", "--sede=3"], "unrecognized arguments: --sede=3; did you mean '--seed'?"),
-        (["sample", "cifar", "-o", "a.png"], "cifar: neither a folder nor a model that comes with pixelcnn (cifar10, "),
+        (["sample", "cifar", "-o", "a.png"], "cifar: neither a folder nor a bundled model (cifar10, "),
         (["sample", "cifar", "-o", "a.png"], "did you mean 'cifar10'?"),
         (["score", "cifar10", "x.png", "--device", "gpu"], "'gpu' is none of cpu, cuda, cuda:0"),
         (["score", "cifar10", "x.png", "--device", "cuda:99"], "--device: 'cuda:99': PyTorch finds"),
         (["sample", "cifar10", "-o", "file/a.png"], "file/a.png cannot be written: "),
-        (["sample", "cifar10", "-o", "file"], "file is a file, and a folder is to be written"),
-        (["compress", "cifar10", "x.png", "-o", "folder"], "folder is a folder, and a file is to be written"),
-        (["compress", "cifar10", "x.png", "-o", "file"], "--out: file is there already and is no archive"),
+        (["sample", "cifar10", "-o", "file"], "file is a file; give the path of a folder"),
+        (["compress", "cifar10", "x.png", "-o", "folder"], "folder is a folder; give the path of a file"),
+        (["compress", "cifar10", "x.png", "-o", "file"], "--out: file already exists and is not an archive"),
         (["train", "digits-gated", "--measure", "nan"], "'nan' is not a number of minutes"),
     ],
 )

@@ -298,7 +298,7 @@ def test_images_that_no_archive_can_hold_are_refused_before_they_are_coded(
 def test_images_that_are_not_the_models_are_refused_by_name(made: Made) -> None:
     model, _, _ = made
     for image, message in {
-        torch.full((1, 4, 6), 8, dtype=torch.uint8): "cat: values are 0 ... 7, but 8 is among them",
+        torch.full((1, 4, 6), 8, dtype=torch.uint8): "cat: values must be 0 ... 7, but there is 8",
         torch.zeros(3, 4, 6, dtype=torch.uint8): "cat: uint8 (3, 4, 6) is not uint8 (N, 1, H, W)",
         torch.zeros(1, 4, 6): "cat: float32 (1, 4, 6) is not uint8 (N, 1, H, W)",
         torch.zeros(1, 0, 6, dtype=torch.uint8): "cat: uint8 (1, 0, 6) holds no pixels",

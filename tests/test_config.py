@@ -71,12 +71,12 @@ BAD: list[tuple[str, Any, str]] = [
     (
         f"{GATED}.model",
         PLUS,
-        rf"{GATED}\.likelihood\.name: 'categorical' does not go with model\.name: 'pixelcnnpp', whose outputs describe",
+        rf"{GATED}\.likelihood\.name: 'categorical' does not work with model\.name: 'pixelcnnpp', whose",
     ),
     (
         "runs.digits-squared-error.likelihood",
         {"name": "logistic_mixture", "num_mixtures": 2},
-        r"runs\.digits-squared-error\.likelihood\.name: 'logistic_mixture' does not go with model\.name",
+        r"runs\.digits-squared-error\.likelihood\.name: 'logistic_mixture' does not work with model\.name",
     ),
     ("optimizer", {}, r"optimizer: unknown key"),
     ("evaluate.samples_per_class", 10, r"evaluate\.samples_per_class: is sample\.per_class now"),

@@ -67,7 +67,7 @@ def test_a_killed_process_is_reported_by_the_others_and_their_checkpoint_is_comp
     outcomes = run_processes(3, state, 50, killed=killed)
     assert outcomes[killed] is None
     survivors = [outcome for outcome in outcomes if outcome is not None]
-    assert all("another process of this training is gone" in outcome.error for outcome in survivors)
+    assert all("lost another process of this training" in outcome.error for outcome in survivors)
     saved = checkpoint.load_state(state)
     assert saved is not None
     assert saved["step"] == 3

@@ -87,7 +87,7 @@ def test_other_embeddings_have_another_hash(prepared: Path, tmp_path: Path) -> N
         ({"embedding": None}, "lacks embedding: its columns are"),
         ({"image": [0] * 56}, "split train: 40 rows, which are not images 0 ... 39 once each"),
         ({"split": ["train"] * 56}, "split train: 56 rows, which are not images 0 ... 39 once each"),
-        ({"embedding": [[float("nan")]] * 56}, "split train: embeddings hold numbers that are not finite"),
+        ({"embedding": [[float("nan")]] * 56}, "split train: embeddings contain non-finite numbers"),
     ],
 )
 def test_a_file_that_does_not_match_the_images_is_refused(

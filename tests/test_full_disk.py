@@ -123,7 +123,7 @@ def test_a_grid_and_a_new_folder_are_whole_or_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     fill(tmp_path / "new")
     assert there(tmp_path) == ["new/a"]
-    with pytest.raises(ValueError, match="new is there already"):
+    with pytest.raises(ValueError, match="new already exists"):
         fill(tmp_path / "new")
 
 

@@ -224,11 +224,11 @@ def test_names_of_classes_come_from_a_file(tmp_path: Path) -> None:
     [
         ({}, "holds no image"),
         ({"a.txt": b""}, r"holds no image .*left out: 1 \.txt"),
-        ({"a.png": file(NOISE[0])}, r"holds 1 image\(s\); training, validation and test need one each at least"),
-        ({f"{n}.png": file(NOISE[0]) for n in range(30)}, "of 30 images none falls into the "),
+        ({"a.png": file(NOISE[0])}, r"holds 1 image\(s\); training, validation and test need at least one each"),
+        ({f"{n}.png": file(NOISE[0]) for n in range(30)}, "none of 30 images falls into the "),
         ({"test/a.png": file(NOISE[0])}, "has test/ but no train/"),
-        ({"train/a.png": file(NOISE[0]), "other/b.png": file(NOISE[0])}, "other/b.png lies beside train/"),
-        ({"cat/a.png": file(NOISE[0]), "b.png": file(NOISE[1])}, "b.png lie in no folder of a class, as cat is one"),
+        ({"train/a.png": file(NOISE[0]), "other/b.png": file(NOISE[0])}, "other/b.png is beside train/"),
+        ({"cat/a.png": file(NOISE[0]), "b.png": file(NOISE[1])}, "b.png are not in a class folder such as cat"),
         ({"a.png": file(NOISE[0]), "b.png": file(NOISE[1][:5])}, r"b.png: is 4 x 5 .*, and .*a.png is 4 x 6\n`size"),
         ({"a.png": b"junk", "b.png": file(NOISE[0])}, r"a.png: is not an image .*\n`accept: \[unreadable\]` "),
     ],
@@ -286,7 +286,7 @@ def test_a_path_that_dvc_would_empty_or_not_find_is_refused(
     monkeypatch.chdir(tmp_path / "project")
     content = YAML(typ="safe").load(DEMO)
     content["images"] = {"mine": section("x").model_dump() | {"path": place}}
-    with pytest.raises(ValueError, match=r"p: images\.mine\.path: .* is not a "):
+    with pytest.raises(ValueError, match=r"p: images\.mine\.path: .* is not (safe for your files|a path)"):
         params.parse(content, "p")
 
 
@@ -420,7 +420,7 @@ def test_a_turned_photograph_is_upright_and_a_grey_one_is_grey_in_rgb() -> None:
     grey = decode_picture(file(GREY), "a", 3)
     np.testing.assert_array_equal(grey.pixels, np.asarray(GREY)[:, :, None].repeat(3, axis=2))
     assert grey.changes == ("grey to RGB",)
-    with pytest.raises(ValueError, match="a: is in colour, and grey is wanted; convert the file first"):
+    with pytest.raises(ValueError, match="a: is in colour, but grey is required; convert the file first"):
         decode_picture(file(RGB), "a", 1)
     np.testing.assert_array_equal(decode_picture(file(HALF), "a", 3, accept=("alpha",)).pixels[1:], NOISE[0][1:])
     sixteen = decode_picture(file(SIXTEEN), "a", 1, accept=("16-bit",)).pixels

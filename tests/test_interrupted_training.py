@@ -140,8 +140,8 @@ def test_a_dead_process_ends_the_training_with_a_checkpoint_that_one_process_con
     ranks(process)[rank].kill()
     said = process.communicate(timeout=120)[0]
     assert process.returncode != 0
-    assert "error: another process of this training is gone" in said, said
-    assert "the same command goes on from there" in said
+    assert "error: lost another process of this training" in said, said
+    assert "the same command resumes from there" in said
     continue_alone(project)
 
 

@@ -127,7 +127,7 @@ def test_a_packed_run_is_loaded_and_registered_in_another_project(
     for _ in range(2):  # the second time adds no version
         main(["models", "register", "packed"])
         said = capsys.readouterr().out
-        assert "noise version 1 (challenger): its scores are a claim: no data set in data/prepared" in said
+        assert "noise version 1 (challenger): its scores are unverified: no data set in data/prepared" in said
     main(["models", "show", "noise@challenger"])
     assert "| test | 1.2500 | 0.1250 | 3 |" in capsys.readouterr().out
 
@@ -162,7 +162,7 @@ def test_an_experiment_registers_nothing_until_it_is_asked_to(
             ["pack", "digits-gated-label", "-o", "packed"],
             "evaluate/digits-gated-label.scores.json: no such file; run `dvc repro",
         ),
-        (["pack", RUN, "-o", "params.yaml"], "--out: params.yaml is a file, and a folder is to be written"),
+        (["pack", RUN, "-o", "params.yaml"], "--out: params.yaml is a file; give the path of a folder"),
         (["register", "models"], "models: no run.json there; `pixelcnn models pack RUN -o FOLDER` makes such a folder"),
     ],
 )
@@ -278,7 +278,7 @@ def test_a_folder_with_the_name_of_a_bundled_model_has_to_be_given_as_a_path(
 ) -> None:
     main(["models", "pack", RUN, "-o", "cifar10"])
     assert "`pixelcnn sample ./cifar10` anywhere" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"cifar10: comes with pixelcnn, and is a folder here too; \./cifar10 means"):
+    with pytest.raises(ValueError, match=r"cifar10: both a bundled model and a folder here; write \./cifar10"):
         pixelcnn.load("cifar10")
     for source in ("./cifar10", Path("cifar10")):
         assert pixelcnn.load(source).inner.data.dataset == "noise"

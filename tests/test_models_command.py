@@ -96,7 +96,7 @@ def test_show_prints_the_card_of_a_model_that_comes_along(
 ) -> None:
     main(["models", "show", "cifar10-large"])
     shown = capsys.readouterr().out
-    assert shown.startswith("cifar10-large, which comes with pixelcnn")
+    assert shown.startswith("cifar10-large, bundled with pixelcnn")
     assert 'pixelcnn.load("cifar10-large")' in shown
 
 
@@ -135,8 +135,8 @@ def test_load_accepts_the_uri_of_a_registered_model(receipts: dict[str, Register
         (["show", "nobody"], "models:/nobody@champion: not in the registry, which has models:/"),
         (["show", "a@b@c"], "MODEL: 'a@b@c' is neither NAME"),
         (["download", "{}/7"], "/7: not in the registry, which has models:/"),
-        (["download", "{}", "-o", "mlruns"], "--out: mlruns is there already"),
-        (["download", "{}", "-o", "models/x"], "holds or lies in"),
+        (["download", "{}", "-o", "mlruns"], "--out: mlruns already exists"),
+        (["download", "{}", "-o", "models/x"], "contains or is inside"),
     ],
 )
 def test_unknown_models_and_existing_folders_are_refused(

@@ -125,6 +125,6 @@ def test_its_interrupted_training_begins_anew_and_says_so(project: Path, expecte
     with (project / "params.yaml").open("w") as file:
         YAML().dump(content, file)
     said = python(project, *STAGE, "--out", f"models/{INTERRUPTED}", "--report", f"reports/train/{INTERRUPTED}")
-    assert "is of other params or data, so it is not continued" in said
+    assert "belongs to other params or data and is not resumed" in said
     description = json.loads((project / "models" / INTERRUPTED / "config.json").read_text())
     assert description["weights_sha256"] == expected["interrupted"]["weights_sha256"]

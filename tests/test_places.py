@@ -66,7 +66,7 @@ def test_a_place_that_dvc_empties_is_refused_at_every_door(place: str, capsys: p
         content = YAML(typ="safe").load(DEMO)
         content["datasets"]["digits"]["download"]["origin"] = str(Path(place).absolute()) if absolute else place
         with pytest.raises(
-            ValueError, match=r"p: datasets\.digits\.download\.origin: .* is not a place for files of yours"
+            ValueError, match=r"p: datasets\.digits\.download\.origin: .* is not safe for your files"
         ):
             params.parse(content, "p")
     content = YAML(typ="safe").load(DEMO)

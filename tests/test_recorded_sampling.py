@@ -110,4 +110,4 @@ def test_where_recording_fails_sampling_goes_on_without(
     drawn, defined = (run(model, 3, torch.Generator().manual_seed(1)) for run in runs)
     assert torch.equal(drawn, defined)
     said = capsys.readouterr().out
-    assert said == "CUDA graph: operation not permitted when stream is capturing; going on without\n"
+    assert said == "CUDA graph: operation not permitted when stream is capturing; continuing without it\n"

@@ -112,7 +112,7 @@ def test_a_recording_that_fails_leaves_the_eager_steps_and_one_line(
     found = losses(failing, monkeypatch, lambda *which: RecordedUpdate(*which, Failing()))  # type: ignore[arg-type]
     assert found == pytest.approx(expected, rel=1e-5)
     said = capsys.readouterr().out
-    assert said == "CUDA graph: operation not permitted when stream is capturing; going on without\n"
+    assert said == "CUDA graph: operation not permitted when stream is capturing; continuing without it\n"
 
 
 class Counting(TorchDispatchMode):

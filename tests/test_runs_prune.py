@@ -50,13 +50,13 @@ def test_what_belongs_to_no_entry_is_listed_with_sizes_and_removed_on_demand(
     said = capsys.readouterr().out
     assert all(any(line.split()[0] in (path, str(Path(path).parent)) for line in said.splitlines() if line)
                for path in LEFT), said  # fmt: skip
-    assert "17.0 kB of what params.yaml no longer has" in said
+    assert "17.0 kB of entries that params.yaml no longer has" in said
     assert there() == {*KEPT, *LEFT}
     main(["runs", "prune", "--remove"])
     assert there() == set(KEPT)
     capsys.readouterr()
     main(["runs", "prune"])
-    assert capsys.readouterr().out == "nothing lies here of an entry that params.yaml does not have\n"
+    assert capsys.readouterr().out == "nothing to prune: all files belong to entries of params.yaml\n"
 
 
 @pytest.mark.usefixtures("project")
@@ -66,7 +66,7 @@ def test_a_removed_run_that_still_trains_keeps_its_files(capsys: pytest.CaptureF
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         main(["runs", "prune", "--remove"])
-    assert "models/old: stays, process 4711 still trains this run" in capsys.readouterr().out
+    assert "models/old: kept, since process 4711 is still training this run" in capsys.readouterr().out
     assert there() == set(KEPT) | {path for path in LEFT if "shapes" not in path}
 
 

@@ -383,7 +383,7 @@ def test_when_compilation_fails_training_continues_eagerly_after_one_line(
     assert losses_of(compiled, data) == losses_of(eager, data)
     said = capsys.readouterr().out
     assert said.startswith("torch.compile: ")
-    assert said.endswith("; going on without\n")
+    assert said.endswith("; continuing without it\n")
     assert said.count("\n") == 1
 
 

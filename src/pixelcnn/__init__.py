@@ -47,7 +47,7 @@ def __dir__() -> list[str]:
 
 
 def load(source: str | Path, device: str = "cpu") -> "Model":
-    """A trained model: NAME of one that comes with pixelcnn (`pixelcnn.pretrained`), a folder, or models:/NAME@ALIAS or
+    """A trained model: NAME of a bundled one (`pixelcnn.pretrained`), a folder, or models:/NAME@ALIAS or
     models:/NAME/VERSION of the registry.
 
     Executes nothing that the files hold, and needs MLflow and a network for the registry only. Raises ValueError for

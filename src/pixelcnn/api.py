@@ -230,7 +230,7 @@ class Model:
         if len(cond) != num:
             raise ValueError(f"{'cond' if label is None else 'label'}: {len(cond)} conditions for {num} images")
         if not bool(torch.isfinite(cond).all()):
-            raise ValueError("cond: holds numbers that are not finite")
+            raise ValueError("cond: contains non-finite numbers")
         return cond.to(self.device)
 
     def _labels(self, label: Any) -> Tensor:

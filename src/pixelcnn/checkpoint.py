@@ -119,7 +119,7 @@ def _check_numbers(model: Model, read: dict[str, Tensor], where: str) -> None:
         if weight.is_floating_point() != read[name].is_floating_point():
             raise ValueError(f"{where}: {name} is of {read[name].dtype}, not of {weight.dtype}")
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"{where}: {name} holds numbers that are not finite: not the weights of a whole training")
+            raise ValueError(f"{where}: {name} contains non-finite numbers: not the weights of a completed training")
     model.network.eval()
     with torch.no_grad():
         check_nll(model.nll(*model.example()), where)

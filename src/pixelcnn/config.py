@@ -172,7 +172,7 @@ def read_yaml(path: Path) -> Any:
                 raise ValueError(f"{path}: line {event.start_mark.line + 1}: nests deeper than {DEEPEST} levels")
         return YAML(typ="safe", pure=True).load(content)
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; stages run where params.yaml lies") from None
+        raise ValueError(f"{path}: no such file; run this in the folder of params.yaml") from None
     except (YAMLError, ValueError, OverflowError) as error:  # ValueError also of a date such as 2024-13-45
         text = str(error)
         raise ValueError(text if text.startswith(f"{path}: ") else f"{path}: not YAML: {excerpt(text)}") from None

@@ -90,7 +90,7 @@ class CompiledObjective:
             if not self.compiled:
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            print(f"torch.compile: {reason[0]}; going on without", flush=True)
+            print(f"torch.compile: {reason[0]}; continuing without it", flush=True)
             self.compiled, self.network.likelihood = False, self.likelihood
             for region in self.regions:
                 region._compiled_call_impl = None

@@ -107,7 +107,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises ValueError where there is something of that name.
     """
     if path.exists():
-        raise ValueError(f"--out: {path} is there already")
+        raise ValueError(f"--out: {path} already exists")
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # by processes that were killed here
         shutil.rmtree(left)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -166,7 +166,7 @@ def check_kept(path: Path) -> Path:
         emptied = out.resolve()
         if found == emptied or found in emptied.parents or emptied in found.parents:
             raise ValueError(
-                f"is not a place for files of yours: it is, holds or lies in {out}, which DVC empties before it runs a "
+                f"is not safe for your files: it is, contains or is inside {out}, which DVC deletes before it runs a "
                 "stage; choose a folder outside it"
             )
     return path

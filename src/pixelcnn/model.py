@@ -134,7 +134,7 @@ def _condition(section: Architecture, data: Data) -> Condition:
 def _vector(section: Architecture, data: Data) -> Condition:
     match section.given:
         case Given.LABEL if not data.classes:
-            raise ValueError(f"model.condition: 'label' needs labels, but {data.dataset} has none; 'none' would do")
+            raise ValueError(f"model.condition: 'label' needs labels, but {data.dataset} has none; use 'none'")
         case Given.EMBEDDING if not data.embedding_dims:
             raise ValueError(
                 f"model.condition: 'embedding' needs embeddings, but {data.dataset} has none; an entry of `embeddings` "

@@ -113,12 +113,12 @@ class ModelSections(Section):
         model, likelihood = self.model, self.likelihood
         if model.only_likelihood not in (None, likelihood.name):
             raise ValueError(
-                f"likelihood.name: {likelihood.name!r} does not go with model.name: {model.name!r}, whose outputs are "
-                f"those of {model.only_likelihood!r}"
+                f"likelihood.name: {likelihood.name!r} does not work with model.name: {model.name!r}, whose outputs "
+                f"are those of {model.only_likelihood!r}"
             )
         if model.whole_pixels and not likelihood.joint:
             raise ValueError(
-                f"likelihood.name: {likelihood.name!r} does not go with model.name: {model.name!r}, whose outputs "
+                f"likelihood.name: {likelihood.name!r} does not work with model.name: {model.name!r}, whose outputs "
                 f"describe the channels of a pixel jointly, as {_joint()} does"
             )
         return self

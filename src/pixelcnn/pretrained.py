@@ -27,16 +27,14 @@ def find(source: str | Path) -> Path:
     path, shipped = Path(source), folders()
     if source in shipped:
         if (path / CONFIG).exists():
-            raise ValueError(f"{source}: comes with pixelcnn, and is a folder here too; ./{source} means the folder")
+            raise ValueError(f"{source}: both a bundled model and a folder here; write ./{source} for the folder")
         return shipped[str(source)]
     if not path.exists():
         here = [str(config.parent) for config in Path("models").glob(f"*/{CONFIG}")]
         remedy = (
             hint(str(source), [*shipped, *here]) or "; a registered model is models:/NAME@ALIAS or models:/NAME/VERSION"
         )
-        raise ValueError(
-            f"{source}: neither a folder nor a model that comes with pixelcnn ({', '.join(shipped) or 'none'}){remedy}"
-        )
+        raise ValueError(f"{source}: neither a folder nor a bundled model ({', '.join(shipped) or 'none'}){remedy}")
     if not path.is_dir():
         raise ValueError(f"{source}: is a file; a model is a folder, with model.safetensors and {CONFIG}")
     return path

@@ -93,7 +93,7 @@ def recorder(device: torch.device) -> Recorder | None:
 def say_not_recorded(error: Exception) -> None:
     """Print the one line after which work goes on without a recording."""
     reason = str(error).strip().splitlines() or [type(error).__name__]
-    print(f"CUDA graph: {reason[0]}; going on without", flush=True)
+    print(f"CUDA graph: {reason[0]}; continuing without it", flush=True)
 
 
 class Recordings:

@@ -15,7 +15,7 @@ from pixelcnn.cli import places
 from pixelcnn.spelling import hint
 
 MODEL = (
-    f"one that comes with pixelcnn ({', '.join(pretrained.folders()) or 'none here'}), a folder with "
+    f"a bundled one ({', '.join(pretrained.folders()) or 'none here'}), a folder with "
     "model.safetensors and config.json, or models:/NAME@ALIAS or models:/NAME/VERSION"
 )
 IMAGES = (
@@ -92,7 +92,7 @@ def suite(parser: Parser) -> None:
 def train(parser: Parser) -> None:
     """Train a run of params.yaml: the command of dvc.yaml's stage `train`, without DVC around it.
 
-    Interrupted by Ctrl-C it saves, and the same command goes on from there. DVC does not know of it: `dvc commit -f
+    Interrupted by Ctrl-C it saves, and the same command resumes from there. DVC does not know of it: `dvc commit -f
     train@RUN` records what it made, and without that `dvc repro` trains the run again.
     """
     parser.add_argument("run", metavar="RUN", help="an entry of params.yaml's runs")
@@ -111,7 +111,7 @@ def models(parser: Parser) -> None:
     A registered model is NAME, which means its champion, NAME@ALIAS or NAME/VERSION.
     """
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="every version of every registered model, and the models that come with pixelcnn")
+    actions.add_parser("list", help="every version of every registered model, and the bundled models")
     show = actions.add_parser("show", help="the model card of a version: system, data, scores, licence")
     show.add_argument("model", metavar="MODEL", help=REGISTERED)
     download = actions.add_parser("download", help="a version as a folder, which is used without registry and network")

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     output.write_rows(args.out, columns, drawn, given.names, given.stems, model.data.levels)
     if args.out.suffix:
         print("columns: the image, its known pixels, the completions")
-    print(f"{args.out}: of each of {len(given.names)} images {args.num} completions")
+    print(f"{args.out}: {args.num} completions of each of {len(given.names)} images")
 
 
 def _draw(model: Model, split: Split, known: Tensor, args: argparse.Namespace) -> Tensor:

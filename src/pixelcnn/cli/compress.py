@@ -27,15 +27,15 @@ def run(args: argparse.Namespace) -> None:
     _, payload = compression.unpack(archive)
     raw = sum(image.numel() for image in images.values())
     print(
-        f"{args.out}: {len(images):,} images of {raw:,} bytes in {len(archive):,} bytes, of which the pixels "
-        f"{len(payload):,}: {8 * len(payload) / raw:.4f} bits/dim"
+        f"{args.out}: {len(images):,} images of {raw:,} bytes in {len(archive):,} bytes ("
+        f"{len(payload):,} of pixels): {8 * len(payload) / raw:.4f} bits/dim"
     )
 
 
 def _check_no_image(out: Path) -> None:
     """Raise ValueError for a file that is no archive, as where `-o` was given one of the images."""
     if out.exists() and files.read_bytes(out, compression.MAX_BYTES)[: len(compression.MAGIC)] != compression.MAGIC:
-        raise ValueError(f"--out: {out} is there already and is no archive; name another file")
+        raise ValueError(f"--out: {out} already exists and is not an archive; choose another name")
 
 
 def _label(model: Model, text: str | None) -> int | None:

@@ -21,4 +21,4 @@ def run(args: argparse.Namespace) -> None:
     with progress("decompress", compression.num_rows(model, header.sizes, header.batch_size), "rows") as bar:
         images = compression.decompress(model, archive, lambda _: bar.update(1))
     output.write_images(args.out, images, model.data.levels)
-    print(f"{args.out}: {len(images):,} images, the same as were compressed")
+    print(f"{args.out}: {len(images):,} images, identical to those compressed")

@@ -38,4 +38,4 @@ def run(args: argparse.Namespace) -> None:
     output.write_rows(args.out, (first, drawn, last), drawn, names, stems, model.data.levels)
     if args.out.suffix:
         print("columns: the first image, the interpolation, the second image")
-    print(f"{args.out}: {len(names)} lines of {args.steps} images")
+    print(f"{args.out}: {len(names)} interpolations of {args.steps} images")

@@ -61,7 +61,7 @@ def _list() -> None:
     print(
         tabulate(rows, headers, floatfmt=("", "", "", ".3f", ".3f"), missingval="") if rows else "no model registered"
     )
-    print(f"\nwith pixelcnn: {_bundled()}; `pixelcnn models register NAME` puts one into this list")
+    print(f"\nwith pixelcnn: {_bundled()}; `pixelcnn models register NAME` registers one")
 
 
 def _score(version: "registry.Version") -> tuple[float, float | None]:
@@ -75,7 +75,7 @@ def _show(model: str) -> None:
 
     bundled = pretrained.folders().get(model)
     if bundled is not None and not registry.has(model):
-        print(f"{model}, which comes with pixelcnn\n\n{(bundled / 'README.md').read_text().rstrip()}")
+        print(f"{model}, bundled with pixelcnn\n\n{(bundled / 'README.md').read_text().rstrip()}")
         return
     version = registry.describe(uri(model))
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
@@ -88,7 +88,7 @@ def _download(address: str, out: Path | None) -> None:
     version = registry.describe(address)
     folder = out or Path(f"{version.name}-{version.version}")
     if folder.exists():
-        raise ValueError(f"--out: {folder} is there already")
+        raise ValueError(f"--out: {folder} already exists")
     source = registry.fetch(address)
     pixelcnn.load(source)  # refuses damaged weights before anything is written
     with new_folder(folder) as part:

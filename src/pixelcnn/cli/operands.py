@@ -161,7 +161,7 @@ def check_stems(stems: Sequence[str], names: Sequence[str]) -> None:
     for stem, name in zip(stems, names, strict=True):
         check_name(stem, "IMAGES")
         if stem in seen:
-            raise ValueError(f"{excerpt(name)}: a second image of the name {excerpt(stem)}; rename it")
+            raise ValueError(f"{excerpt(name)}: a second image named {excerpt(stem)}; rename it")
         seen[stem] = name
 
 

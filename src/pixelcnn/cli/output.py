@@ -27,7 +27,7 @@ def check_new(folder: Path, stems: Iterable[str]) -> None:
     """Before any work: raise ValueError for files STEM.png that are there already, of another command or seed."""
     for stem in stems:
         if (path := folder / f"{stem}.png").exists():
-            raise ValueError(f"--out: {path} exists already; name another folder")
+            raise ValueError(f"--out: {path} already exists; choose another folder")
 
 
 def note_if_slow(model: Model, coding: bool = False) -> None:

@@ -14,7 +14,7 @@ def file(text: str) -> Path:
     """The path of a file to write, new or old."""
     path = _kept(Path(text))
     if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder, and a file is to be written")
+        raise argparse.ArgumentTypeError(f"{path} is a folder; give the path of a file")
     return path
 
 
@@ -22,14 +22,14 @@ def folder(text: str) -> Path:
     """The path of a folder, which may be there already."""
     path = _kept(Path(text))
     if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a file, and a folder is to be written")
+        raise argparse.ArgumentTypeError(f"{path} is a file; give the path of a folder")
     return path
 
 
 def new_folder(text: str) -> Path:
     """The path of a folder to be made."""
     if (path := folder(text)).exists():
-        raise argparse.ArgumentTypeError(f"{path} is there already")
+        raise argparse.ArgumentTypeError(f"{path} already exists")
     return path
 
 
@@ -57,7 +57,7 @@ def origin(text: str) -> str:
         return text
     path = _not_emptied(Path(text).expanduser().resolve())
     if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: no such folder; it is to hold the publisher's archives")
+        raise argparse.ArgumentTypeError(f"{path}: no such folder; it should contain the publisher's archives")
     return str(path)
 
 

@@ -29,17 +29,17 @@ def _prune(remove: bool) -> None:
     found = leftovers.find(params.load(Path("params.yaml")))
     rows = [(each.path, _in_words(each.num_bytes)) for each in found]
     if not found:
-        print("nothing lies here of an entry that params.yaml does not have")
+        print("nothing to prune: all files belong to entries of params.yaml")
         return
     print(tabulate(rows, ["left over", "size"], colalign=("left", "right")))
     total = _in_words(sum(each.num_bytes for each in found))
     if not remove:
-        print(f"\n{total} of what params.yaml no longer has; `pixelcnn runs prune --remove` removes it")
+        print(f"\n{total} of entries that params.yaml no longer has; `pixelcnn runs prune --remove` deletes them")
         return
     holders = {each.path: leftovers.remove(each) for each in found}
     for path, holder in holders.items():
         if holder:
-            print(f"{path}: stays, process {holder} still trains this run")
+            print(f"{path}: kept, since process {holder} is still training this run")
     print(f"\n{sum(not holder for holder in holders.values())} removed; `dvc gc --workspace` also clears DVC's cache")
 
 

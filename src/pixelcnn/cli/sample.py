@@ -91,7 +91,7 @@ def _rows(model: Model, labels: list[str] | None, files: list[str] | None) -> li
         case Given.LABEL:
             return [(name, torch.tensor(n)) for n, name in enumerate(classes)]
         case Given.EMBEDDING:
-            raise ValueError("--embedding: missing; this model draws images of given embeddings")
+            raise ValueError("--embedding: missing; this model is conditioned on embeddings")
     raise ValueError(f"MODEL: this model draws images of a {model.given}; `pixelcnn reconstruct` makes it of an image")
 
 
@@ -104,7 +104,7 @@ def _of_embeddings(model: Model, files: list[str]) -> list[Row]:
         if values.ndim not in (1, 2) or values.dtype.kind != "f":
             raise ValueError(f"{file}: {values.dtype} {values.shape} is not floats of shape (D,) or (N, D)")
         if not np.isfinite(values).all():
-            raise ValueError(f"{file}: holds numbers that are not finite")
+            raise ValueError(f"{file}: contains non-finite numbers")
         each = torch.from_numpy(np.atleast_2d(values)).float()  # (N, D)
         rows += [(f"{Path(file).stem} {n}" if len(each) > 1 else Path(file).stem, h) for n, h in enumerate(each)]
     return rows

@@ -75,7 +75,7 @@ def _check_map(out: Path | None, model: Model, given: operands.Images) -> None:
     if out is None:
         return
     if not model.network.has_nll_map:
-        raise ValueError(f"--map: the NLL of {model.config.name} is of whole images, no sum over pixels")
+        raise ValueError(f"--map: the NLL of {model.config.name} is not a sum over pixels")
     if out.suffix and len({image.shape for image in given.images}) > 1:
         raise ValueError("--map: images of several sizes share no grid; name a folder, without a dot, for a PNG each")
     if not out.suffix:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     known = {name: SUITES / f"{name}.yaml" for name in names()}
     if args.list or args.name is None:
         print("\n".join(_described(name, path.read_text()) for name, path in known.items()))
-        print("\n`pixelcnn suite NAME` makes it params.yaml, `pixelcnn suite NAME --add` adds it to what is there")
+        print("\n`pixelcnn suite NAME` makes it params.yaml, `pixelcnn suite NAME --add` adds it to the existing one")
         return
     if args.name not in known:
         raise ValueError(f"suite: {args.name!r} is not one of {', '.join(known)}{hint(args.name, known)}")
@@ -83,11 +83,11 @@ def _back_up() -> None:
     content = PARAMS.read_bytes()
     if BACKUP.exists() and BACKUP.read_bytes() != content:
         raise ValueError(
-            f"{PARAMS} and {BACKUP} are both no suites: the one would be lost, since the other is to be kept as "
-            f"{BACKUP}; rename or remove {BACKUP}"
+            f"{PARAMS} has been edited and would be kept as {BACKUP}, which holds another edited one; rename or remove "
+            f"{BACKUP} first"
         )
     write_bytes(BACKUP, content)  # a copy: without space for the new file the old one stays
-    print(f"the old params.yaml is {BACKUP}")
+    print(f"the old params.yaml is now {BACKUP}")
 
 
 # Adding
@@ -99,15 +99,15 @@ def _add(name: str, suite: str) -> None:
 
     here = PARAMS.read_text() if PARAMS.exists() else ""
     if not here:
-        raise ValueError(f"{PARAMS}: no such file, so there is nothing to add to; `pixelcnn suite {name}` makes it")
+        raise ValueError(f"{PARAMS}: no such file, so there is nothing to add to; `pixelcnn suite {name}` creates it")
     known, added = params.load(PARAMS), params.parse(_plain(suite), name)
     shared, text, new = _plain(here)["shared"], here, []
     for heading in ENTRIES:
         entries, there = getattr(added, heading), getattr(known, heading)
         if differing := [key for key in entries if key in there and _decisive(there[key]) != _decisive(entries[key])]:
             raise ValueError(
-                f"{PARAMS}: {heading}: {', '.join(differing)}: here already, with other values than the suite's; "
-                "rename what is here first"
+                f"{PARAMS}: {heading}: {', '.join(differing)}: already here with other values than the suite's; "
+                "rename the existing ones first"
             )
         missing = [key for key in entries if key not in there]
         text = _inserted(text, heading, _written_out(suite, heading, missing, shared))
@@ -119,12 +119,12 @@ def _add(name: str, suite: str) -> None:
         merged = params.parse(_plain(text), str(PARAMS))
     except ValueError as error:
         raise ValueError(
-            f"{error}\nso what every run here takes over does not suit the suite's runs; begin with the suite: "
+            f"{error}\nthe values under `shared` here do not fit the suite's runs; start with the suite: "
             f"`pixelcnn suite {name}`, then add the other"
         ) from None
     assert merged.runs == known.runs | added.runs
     write_text(PARAMS, text)
-    print(f"params.yaml has the suite {name} too: {', '.join(new)}; `dvc repro` runs what is new")
+    print(f"params.yaml now has the suite {name} too: {', '.join(new)}; `dvc repro` runs what is new")
 
 
 def _decisive(entry: Any) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def _check_free(port: int) -> None:
         _bind(port)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
-        reason = "another program listens there, perhaps this one in another terminal" if taken else error.strerror
-        raise ValueError(f"--port: {port} cannot be used: {reason}. `pixelcnn ui --port {_bind(0)}` would do") from None
+        reason = "another program is listening on it, perhaps another `pixelcnn ui`" if taken else error.strerror
+        raise ValueError(f"--port: {port} cannot be used: {reason}. Try `pixelcnn ui --port {_bind(0)}`") from None
     except OverflowError:
         raise ValueError(f"--port: {port} is not one of 1 ... 65535") from None
 

@@ -135,7 +135,7 @@ def with_channels(
     if (pixels == pixels[:, :, :1]).all():
         changes.append("RGB without colour to grey")
         return np.ascontiguousarray(pixels[:, :, :1])
-    _lose(where, "colour", "is in colour, and grey is wanted", accept, changes)
+    _lose(where, "colour", "is in colour, but grey is required", accept, changes)
     return np.array(Image.fromarray(pixels).convert("L"))[:, :, None]
 
 

@@ -174,7 +174,7 @@ def train_classifier(settings: Classifier, info: DatasetInfo, data: Split, devic
     Raises ValueError for data without labels.
     """
     if data.labels is None:
-        raise ValueError(f"embeddings: source: classifier needs labels, but {info.dataset} has none; `file` would do")
+        raise ValueError(f"embeddings: source: classifier needs labels, but {info.dataset} has none; use `file`")
     torch.manual_seed(settings.seed)
     of = Data(dataset=info.dataset, shape=info.shape, levels=info.levels, classes=info.classes)
     config = Config(format=1, network=settings.network, dims=settings.dims, data=of)

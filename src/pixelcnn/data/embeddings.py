@@ -84,7 +84,7 @@ def _of_split(table: pa.Table, name: SplitName, num: int, path: Path) -> npt.NDA
         )
     vectors = np.asarray(rows["embedding"].to_pylist() if num else [], np.float32).reshape(num, -1)
     if not np.isfinite(vectors).all():
-        raise ValueError(f"{path}: split {name}: embeddings hold numbers that are not finite")
+        raise ValueError(f"{path}: split {name}: embeddings contain non-finite numbers")
     return vectors[np.argsort(images)]
 
 

@@ -28,12 +28,14 @@ def check_images(images: Any, channels: int, levels: int, size: Size | None = No
     if isinstance(images, list | tuple) and images and not isinstance(images[0], list | tuple):
         each = [check_images(image, channels, levels, size, f"{name}[{n}]") for n, image in enumerate(images)]
         if several := [n for n, image in enumerate(each) if len(image) != 1 or image.shape != each[0].shape]:
-            raise ValueError(f"{name}[{several[0]}]: {tuple(each[several[0]].shape)} is not one image as the others")
+            raise ValueError(
+                f"{name}[{several[0]}]: {tuple(each[several[0]].shape)} is not a single image like the others"
+            )
         return torch.cat(each)
     found, values = _as_tensor(images, channels, levels, name)
     right = f"uint8 (N, {channels}, {', '.join(map(str, size)) if size else 'H, W'})"
     if values is None:
-        raise ValueError(f"{name}: {found} is no tensor or array of {right}")
+        raise ValueError(f"{name}: {found} is not a tensor or array of {right}")
     if values.dtype != torch.uint8:
         raise ValueError(f"{name}: {found} is not {right} with integers 0 ... {levels - 1}{_remedy(values, levels)}")
     ordered = _channels_first(values, channels, size)
@@ -42,7 +44,7 @@ def check_images(images: Any, channels: int, levels: int, size: Size | None = No
     if not ordered.numel():
         raise ValueError(f"{name}: {found} holds no pixels")
     if int(ordered.max()) >= levels:
-        raise ValueError(f"{name}: values are 0 ... {levels - 1}, but {int(ordered.max())} is among them")
+        raise ValueError(f"{name}: values must be 0 ... {levels - 1}, but there is {int(ordered.max())}")
     return ordered
 
 

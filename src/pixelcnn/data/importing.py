@@ -217,7 +217,7 @@ def _check(settings: Images, seen: Seen) -> None:
         )
     if len(seen.places) < len(SPLITS):
         raise ValueError(
-            f"{settings.path}: holds {len(seen.places)} image(s); training, validation and test need one each at least"
+            f"{settings.path}: holds {len(seen.places)} image(s); training, validation and test need at least one each"
         )
 
 
@@ -269,7 +269,7 @@ def _write(
         for split, writer in writers.items():
             if not writer.num_images:
                 raise ValueError(
-                    f"{settings.path}: of {len(seen.places):,} images none falls into the {split} split; "
+                    f"{settings.path}: none of {len(seen.places):,} images falls into the {split} split; use "
                     f"more images, another test_fraction ({settings.test_fraction:g}), validation_fraction "
                     f"({settings.validation_fraction:g}) or seed ({settings.seed})"
                 )

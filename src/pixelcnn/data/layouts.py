@@ -159,15 +159,17 @@ def _plan(
     for name, each in parts.items():
         split = SPLITS.get(each[0].casefold()) if has_splits else None
         if has_splits and (split is None or len(each) == 1):
-            raise ValueError(f"{path}: {excerpt(name)} lies beside train/: no split is called so (train, valid, test)")
+            raise ValueError(
+                f"{path}: {excerpt(name)} is beside train/ but is not the name of a split (train, valid, test)"
+            )
         folders = each[has_splits:-1]
         places[name] = (split, folders[0] if folders and with_labels else None)
     classes = sorted({label for _, label in places.values() if label is not None})
     bare = [name for name, (_, label) in places.items() if label is None]
     if classes and bare:
         raise ValueError(
-            f"{path}: {excerpt(bare[0])}{' and others' if len(bare) > 1 else ''} lie in no folder of a class, as "
-            f"{excerpt(classes[0])} is one; `labels: none` reads all images without classes"
+            f"{path}: {excerpt(bare[0])}{' and others' if len(bare) > 1 else ''} are not in a class folder such as "
+            f"{excerpt(classes[0])}; `labels: none` reads all images without classes"
         )
     numbers = {name: n for n, name in enumerate(classes)}
     planned = {name: (split, None if label is None else numbers[label]) for name, (split, label) in places.items()}

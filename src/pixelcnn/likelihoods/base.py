@@ -79,7 +79,7 @@ def check_nll(nats: Tensor, what: str = "the model") -> Tensor:
     if len(wrong):
         first = int(wrong[0, 0])
         raise ValueError(
-            f"{what}: states {float(nats.flatten()[first]):g} nats as the NLL of image {first}, which is none: "
+            f"{what}: the NLL of image {first} is {float(nats.flatten()[first]):g} nats, which is impossible: "
             "its weights are not those of a finished training"
         )
     return nats

@@ -70,15 +70,15 @@ def _train(args: argparse.Namespace, params: Params, device: torch.device, world
     images, rest = setup.training_images(args.data, pixels, world)
     model = setup.fresh_model(run, info, device, rest)
     if run.train.precision == "bfloat16" and not has_bfloat16(device) and world.is_rank0:
-        print("train.precision: this hardware computes no bfloat16; going on in float32")
+        print("train.precision: this hardware does not support bfloat16; using float32")
     validation = read_split(args.data, "validation")
     initial = _initial(run, args.name, model, world)
     training, conditions = Training.begin(model, run.train), model.conditions(rest)
     if args.measure is not None:
         num = steps_within(60 * args.measure, training, images, conditions, validation, world)
         if world.is_rank0:
-            here = f"{args.measure:g} minutes here hold {num} steps"
-            print(f"{args.name}: {here}; runs.{args.name}.train.steps says which")
+            here = f"{num} steps fit into {args.measure:g} minutes here"
+            print(f"{args.name}: {here}; runs.{args.name}.train.steps sets their number")
     else:
 
         def draw(ema: Model) -> Tensor:

@@ -109,7 +109,7 @@ def read_nll(nll: Path) -> pd.DataFrame:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{nll}: is not a table of NLLs: {files.excerpt(str(error))}") from None
     if table[["split", "image"]].duplicated().any() or split.hasnans or image.hasnans:
-        raise ValueError(f"{nll}: has two rows of one image, or a row of none")
+        raise ValueError(f"{nll}: has two rows for one image, or a row for none")
     check_nll(torch.from_numpy(bits.copy()), str(nll))
     return table
 
@@ -122,11 +122,11 @@ def remeasure(package: ModelPackage, prepared: Path) -> str:
     described = checkpoint.read_config(package.folder)
     data = prepared_data(described.data, prepared)
     if data is None:
-        return f"its scores are a claim: no data set in {prepared} has its test images to measure them anew"
+        return f"its scores are unverified: no data set in {prepared} has its test images"
     model, claimed = checkpoint.load(package.folder), read_nll(package.nll)
     claimed = claimed[claimed.split == "test"].sort_values("image")
     if claimed.image.tolist() != list(range(read_info(data).splits["test"].num_images)):
-        raise ValueError(f"{package.nll}: has not one row for each test image of {data}")
+        raise ValueError(f"{package.nll}: does not have one row for each test image of {data}")
     claimed = claimed.head(MEASURED)
     split = read_rows(data, "test", torch.from_numpy(claimed.image.to_numpy(np.int64).copy()))
     found = bits_per_dim(nll(model, split, MEASURED), model.dims).numpy()
@@ -167,7 +167,7 @@ def _same(card: Path, data: Data) -> bool:
 def pack(name: str, params: Params, model: Path, reports: Path, out: Path) -> None:
     """Write the package of a run into a new folder. ValueError as `of_run`, for damaged weights, or if `out` exists."""
     if out.exists():
-        raise ValueError(f"--out: {out} is there already")
+        raise ValueError(f"--out: {out} already exists")
     package = of_run(name, params, model, reports)
     checkpoint.load(model)  # refuses damaged weights before anything is written
     run = params.run(name)

@@ -70,10 +70,10 @@ class BitsPerDim(PythonModel):
             codes = self.model.encode(_images(model_input))
             cond = codes.repeat_interleave(max(num, 0), dim=0)
         elif len(model_input):
-            raise ValueError("inputs: images are drawn from nothing, so send [] with task: sample")
+            raise ValueError("inputs: task: sample takes no images; send []")
         total = num if cond is None else len(cond)
         if num < 1 or total > MOST:
-            raise ValueError(f"num: {num} is refused; 1 ... {MOST} images are drawn for a request")
+            raise ValueError(f"num: {num} is not in 1 ... {MOST}, the images that one request may draw")
         if not 0 <= settings["seed"] < 2**31:
             raise ValueError(f"seed: {settings['seed']} is not one of 0 ... {2**31 - 1}")
         label, temperature = settings["label"] or None, settings["temperature"]
@@ -85,7 +85,7 @@ def _images(given: Any) -> Any:
     if isinstance(given, np.ndarray) and given.dtype == np.int64 and given.size:
         low, high = int(given.min()), int(given.max())
         if low < 0 or high > 255:
-            raise ValueError(f"images: {low if low < 0 else high} is among the values, which is no byte")
+            raise ValueError(f"images: the value {low if low < 0 else high} is not a byte")
         return given.astype(np.uint8)
     return given
 

@@ -142,7 +142,7 @@ def advice(report: RegisterReport) -> str:
     if report.decision == PROMOTED:
         return f"To restore the previous champion: `{command}`" if report.compared_with else ""
     by_hand = f"`{command} --to {report.version}`"
-    return "" if by_hand in report.reason else f"To make it champion all the same: {by_hand}"
+    return "" if by_hand in report.reason else f"To promote it anyway: {by_hand}"
 
 
 def entries(name: str, numbers: Sequence[int]) -> list[Entry]:
@@ -211,7 +211,7 @@ def _decide(
     champion = _aliased(client, challenger.name, "champion")
     if doubt:
         command = f"python -m pipelines.rollback {challenger.name} --to {challenger.version}"
-        return Decision(False, f"{doubt}; `{command}` makes it champion all the same", None, None)
+        return Decision(False, f"{doubt}; `{command}` promotes it anyway", None, None)
     if champion is None or champion.version == challenger.version:
         # If it is champion already, an earlier process was killed after the decision; the tag has its reason
         reason = challenger.tags.get("reason", f"the first version of {challenger.name}")
@@ -227,11 +227,11 @@ def _decide(
     try:
         current = _test_bits(_nll_of(champion))
     except ValueError as error:  # registered by an earlier release, which accepted any number
-        reason = f"the scores of champion {champion.version} are none: {error}"
+        reason = f"the scores of champion {champion.version} are invalid: {error}"
         return Decision(True, reason, int(champion.version), None)
     comparison = compare(current, _test_bits(nll), confidence_of(_number(challenger), confidence))
     promoted = comparison.exceeds(min_gain)
-    verdict = "surely above" if promoted else "not surely above"
+    verdict = "significantly above" if promoted else "not significantly above"
     reason = f"{comparison} against champion {champion.version}: {verdict} the margin of {min_gain:g}"
     return Decision(promoted, reason, int(champion.version), comparison)
 

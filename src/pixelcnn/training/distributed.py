@@ -101,7 +101,9 @@ def device() -> torch.device:
         return torch.device("cpu")
     index, num = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= num:
-        raise ValueError(f"train.processes, --nproc-per-node: more than the {num} GPUs of this machine, a process each")
+        raise ValueError(
+            f"train.processes, --nproc-per-node: more than the {num} GPUs of this machine; each process needs one"
+        )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
@@ -125,4 +127,4 @@ def _naming_lost_ranks() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise LostRank(f"another process of this training is gone ({reason})") from error
+        raise LostRank(f"lost another process of this training ({reason})") from error

@@ -106,7 +106,7 @@ class Fit:
         if len(set(steps)) > 1:
             raise ValueError(
                 f"{self.path}: the processes found checkpoints of different steps ({', '.join(map(str, steps))}); "
-                "the folder is to be the same on all machines"
+                "all machines must share this folder"
             )
         if self.world.is_rank0:
             self._tidy(keep=self.finished if done else None)
@@ -145,7 +145,7 @@ class Fit:
             if other.suffix == FINISHED and other != keep:
                 other.unlink()
             if other.suffix in (self.path.suffix, TRUNK) and other not in (self.path, self.trunk_path):
-                self.say(f"{other} is of other params or data, so it is not continued")
+                self.say(f"{other} belongs to other params or data and is not resumed")
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -194,10 +194,8 @@ class Fit:
             for row in self.rows:
                 logger.metrics(_metrics(row), int(row["step"]))
         bar = tqdm(total=total, initial=self.training.step, desc=self.name, unit="step", disable=quiet)
-        device, left = self.training.model.device, total - self.training.step
-        self.say(
-            f"{left:,} steps of {self.training.settings.batch_size} of {len(images):,} images, on {hardware(device)}"
-        )
+        left, size, device = total - self.training.step, self.training.settings.batch_size, self.training.model.device
+        self.say(f"{left:,} steps of batch size {size} on {len(images):,} images, {hardware(device)}")
         self.started = time.monotonic()
         with bar, _signals(self):
             try:
@@ -208,9 +206,7 @@ class Fit:
             except OSError as error:  # a full disk, or one that is gone
                 if not self.path.exists():
                     raise
-                raise OSError(
-                    f"{error}; the last checkpoint is whole, and the same command goes on from there"
-                ) from error
+                raise OSError(f"{error}; the last checkpoint is intact; the same command resumes from it") from error
 
     def after(self, step: Step, bar: "tqdm[Any]", logger: Logger | None) -> None:
         """After a step: log, save, stop and draw, where it is time to."""
@@ -230,7 +226,7 @@ class Fit:
             try:
                 self.show(step.step, logger)
             except Exception as error:  # no room in the device's memory, or on the disk, or a bug: worth no training
-                self.say(f"step {step.step}: no picture ({type(error).__name__}: {error}); going on")
+                self.say(f"step {step.step}: no sample grid ({type(error).__name__}: {error}); continuing")
 
     def show(self, step: int, logger: Logger) -> None:
         """Log a sample grid of the EMA."""
@@ -268,7 +264,7 @@ class Fit:
         """Once per halving: say that the device ran out of memory."""
         if self.training.micro_batch < self.micro_batch:
             self.micro_batch = self.training.micro_batch
-            self.say(f"the device's memory does not suffice for more than {self.micro_batch} images at a time")
+            self.say(f"out of device memory: continuing with micro-batches of {self.micro_batch}")
 
     def save_after_loss(self) -> str:
         """Save if that is still possible after the loss of a rank, and say where the next start continues.
@@ -276,16 +272,16 @@ class Fit:
         A GPU may wait for the lost rank for ever, so what lies there is not read again.
         """
         if self.training.model.device.type != "cpu":
-            return "the same command goes on from the last checkpoint"
+            return "the same command resumes from the last checkpoint"
         if self.losses:
             finite_mean(self.losses, self.training.step)
         self.save()
-        return f"saved step {self.training.step}; the same command goes on from there"
+        return f"saved step {self.training.step}; the same command resumes from there"
 
     def exit(self) -> None:
         """End the process as the signal asks; the checkpoint is written."""
         name = signal.Signals(self.stop_signal).name
-        self.say(f"{name}: saved step {self.training.step}; the same command goes on from there")
+        self.say(f"{name}: saved step {self.training.step}; the same command resumes from there")
         sys.exit(128 + self.stop_signal)
 
     def report(self, device: torch.device) -> TrainReport:

@@ -22,7 +22,7 @@ def training_images(data: Path, pixels: Path, world: World) -> tuple[loader.Imag
     """The train split; its images on disk, in the file `pixels`, where they are too many for the memory."""
     empty = [name for name, split in read_counted(data).splits.items() if not split.num_images]
     if empty:
-        raise ValueError(f"{data}: has no image in {', '.join(empty)}, of which a training needs some")
+        raise ValueError(f"{data}: has no images in {', '.join(empty)}, and training needs some in each split")
     limit = loader.OF_MEMORY * loader.memory()
 
     def prepare_file() -> None:
@@ -51,7 +51,7 @@ def start_from(model: Model, initial: Model) -> list[str]:
     """
     if (initial.data.levels, initial.shape[0]) != (model.data.levels, model.shape[0]):
         raise ValueError(
-            f"it is of images of {initial.shape[0]} channels and {initial.data.levels} levels, not of "
+            f"its images have {initial.shape[0]} channels and {initial.data.levels} levels, not of "
             f"{model.shape[0]} and {model.data.levels}"
         )
     ours, theirs = model.network.state_dict(), initial.network.state_dict()
