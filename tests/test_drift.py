@@ -150,7 +150,7 @@ def test_files_that_are_no_images_of_the_model_are_counted_and_left_out(model: a
         (("nose", "new", "", 0.05), "models:/nose@champion: not in the registry"),
         (("noise", "old", "", 0.05), "old: no such folder"),
         (("noise", "new", "new/own", 0.05), "--add-to: new/own and new hold each other's images"),
-        (("noise", "new", "models/x", 0.05), "which DVC empties"),
+        (("noise", "new", "models/x", 0.05), "which DVC deletes"),
         (("noise", "new", "", 5.0), "--alpha: 5 is not a probability between 0 and 1"),
     ],
 )

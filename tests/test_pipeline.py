@@ -235,7 +235,7 @@ def test_measuring_a_budget_trains_no_model_and_leaves_nothing_behind(
     monkeypatch.setattr(sys, "argv", [*train_command("measured")[2:], "--measure", "1"])
     before = sorted(finished.rglob("*"))
     importlib.import_module("pixelcnn.stages.train").main()
-    assert f"{RUN}: 1 minutes here hold " in capsys.readouterr().out
+    assert " steps fit into 1 minutes here" in capsys.readouterr().out
     assert sorted(finished.rglob("*")) == before
 
 
@@ -289,7 +289,7 @@ def test_a_picture_that_fails_is_a_line_and_ends_no_training(
 
     monkeypatch.setattr("pixelcnn.stages.train.sample_grid", fail)
     train_here(finished, monkeypatch, "unpictured")
-    assert "step 20: no picture (RuntimeError: no room); going on" in capsys.readouterr().out
+    assert "step 20: no sample grid (RuntimeError: no room); continuing" in capsys.readouterr().out
     assert weights(finished, "unpictured") == weights(finished, RUN)
 
 

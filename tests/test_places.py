@@ -61,7 +61,7 @@ def test_a_place_that_dvc_empties_is_refused_at_every_door(place: str, capsys: p
         with pytest.raises(SystemExit) as end:
             main(line.split())
         assert end.value.code == 2
-        assert "which DVC empties before it runs a stage" in capsys.readouterr().err, line
+        assert "which DVC deletes before it runs a stage" in capsys.readouterr().err, line
     for absolute in (False, True):
         content = YAML(typ="safe").load(DEMO)
         content["datasets"]["digits"]["download"]["origin"] = str(Path(place).absolute()) if absolute else place
@@ -79,7 +79,7 @@ def test_a_place_that_dvc_empties_is_refused_at_every_door(place: str, capsys: p
 def test_a_place_in_a_project_is_known_from_other_folders_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (project.parent, project / "data", Path("/")):
         monkeypatch.chdir(folder)
-        with pytest.raises(ValueError, match="which DVC empties"):
+        with pytest.raises(ValueError, match="which DVC deletes"):
             check_kept(project / "data" / "raw" / "cifar10")
 
 

@@ -149,7 +149,7 @@ def test_a_champion_of_an_earlier_release_whose_scores_are_none_is_replaced(
         first = arrive(0, spoil=(7, math.nan))
     second = arrive(0, seed=1)
     assert (first.version, second.aliases) == (1, ["champion"])
-    assert "the scores of champion 1 are none" in second.reason
+    assert "the scores of champion 1 are invalid" in second.reason
 
 
 def test_a_model_worse_than_uniform_stays_challenger_and_says_so(arrive: Arrive) -> None:
