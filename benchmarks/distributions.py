@@ -34,7 +34,8 @@ def main() -> None:
         row[0].set_ylabel(f"{Path(source).name}\nprobability")
         for axis, (i, j, c) in zip(row, args.positions, strict=True):
             pmf, value = pmf_at(model, image, i, j, c), int(image[c, i, j])
-            axis.bar(range(len(pmf)), pmf, width=1.0, color="tab:gray")
+            axis.vlines(range(len(pmf)), 0, pmf, color="tab:gray", linewidth=1)  # bars narrower than a dot would fade
+            axis.set_ylim(bottom=0)
             axis.plot([value], [0], "^", color="tab:red", clip_on=False)
             axis.set_title(f"row {i}, column {j}, channel {c}", fontsize=8)
             print(f"{source}, {i} {j} {c}: true level {value} has {pmf[value]:.4f}, the highest is {pmf.max():.4f}")

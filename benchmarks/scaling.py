@@ -1,7 +1,7 @@
 """Bits/dim against training FLOP: the curves of several runs in one figure, and their last points in a table.
 
 python benchmarks/scaling.py reports/train/cifar10-*.json -o scaling.png
-python benchmarks/scaling.py reports/train/cifar10-systems-*.json --time -o systems.png   # also against time
+python benchmarks/scaling.py reports/train/cifar10-systems-*.json --rates 32 26 -o systems.png   # also against time
 """
 
 import argparse
@@ -22,13 +22,15 @@ WINDOW = 8  # points of a rolling mean: the loss of a small batch is noisy
 
 def main() -> None:
     args = _arguments()
-    num = 2 if args.time else 1
+    num = 2 if args.rates else 1
     figure, panels = plt.subplots(1, num, figsize=(6.5 * num, 4.5), layout="constrained", sharey=True, squeeze=False)
     rows = []
-    for path in args.reports:
+    for path, rate in zip(args.reports, args.rates or [1.0] * len(args.reports), strict=True):
         report, curve = TrainReport.read(path, "run `dvc repro`"), pd.read_csv(path.with_suffix(".csv"))
         validated, label = curve.validation_bits_per_dim.notna(), f"{path.stem}, {si(report.num_parameters)}"
-        for axes, x in zip(panels[0], (report.flops_per_image * curve.images_seen, curve.seconds / 60), strict=False):
+        for axes, x in zip(
+            panels[0], (report.flops_per_image * curve.images_seen, curve.images_seen / rate / 60), strict=False
+        ):
             (line,) = axes.plot(x, curve.train_bits_per_dim.rolling(WINDOW).mean(), alpha=0.5)
             points = x[validated], curve.validation_bits_per_dim[validated]
             axes.plot(*points, "o", color=line.get_color(), label=label)
@@ -47,7 +49,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("reports", type=Path, nargs="+", help="reports/train/RUN.json, with RUN.csv in the same folder")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the figure")
-    parser.add_argument("--time", action="store_true", help="a second panel over the minutes of training")
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        help="a second panel over time, at these images/s of the runs; those of a curve include other load",
+    )
     parser.add_argument("--lowest", type=float, default=3.0)
     parser.add_argument("--highest", type=float, default=5.0)
     return parser.parse_args()
