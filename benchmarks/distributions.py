@@ -27,7 +27,7 @@ def main() -> None:
     image = split.images[args.image]  # (C, H, W)
     models = {source: pixelcnn.load(source).inner for source in args.models}
     figure, axes = plt.subplots(
-        len(models), len(args.positions), figsize=(3 * len(args.positions), 1.9 * len(models)), squeeze=False,
+        len(models), len(args.positions), figsize=(2.1 * len(args.positions), 1.8 * len(models)), squeeze=False,
         sharex=True, layout="constrained",
     )  # fmt: skip
     for row, (source, model) in zip(axes, models.items(), strict=True):
@@ -37,11 +37,11 @@ def main() -> None:
             axis.vlines(range(len(pmf)), 0, pmf, color="tab:gray", linewidth=1)  # bars narrower than a dot would fade
             axis.set_ylim(bottom=0)
             axis.plot([value], [0], "^", color="tab:red", clip_on=False)
-            axis.set_title(f"row {i}, column {j}, channel {c}", fontsize=8)
+            axis.set_title(f"({i}, {j}), channel {c}", fontsize=9)
             print(f"{source}, {i} {j} {c}: true level {value} has {pmf[value]:.4f}, the highest is {pmf.max():.4f}")
     for axis in axes[-1]:
-        axis.set_xlabel("level (the triangle is the image's)", fontsize=8)
-    figure.savefig(args.out, dpi=110)
+        axis.set_xlabel("level (red: of the image)", fontsize=9)
+    figure.savefig(args.out, dpi=150)
 
 
 @torch.inference_mode()
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--image", type=int, default=1, help="which test image")
     parser.add_argument(
         "--positions", nargs="+", type=_position, metavar="ROW,COLUMN,CHANNEL",
-        default=[(0, 0, 0), (4, 9, 0), (14, 15, 0), (22, 20, 0), (22, 20, 2)],
+        default=[(0, 0, 0), (4, 9, 0), (14, 15, 0), (22, 20, 2)],
     )  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, default=Path("distributions.png"))
     return parser.parse_args()

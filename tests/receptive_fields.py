@@ -49,7 +49,7 @@ def seen_from(network: torch.nn.Module) -> torch.Tensor:
 def main() -> None:
     """Draw a panel for each network."""
     mpl.rcParams["font.size"] = 8.5
-    figure, panels = plt.subplots(1, len(NETWORKS), figsize=(2.6 * len(NETWORKS), 3.1), layout="constrained")
+    figure, panels = plt.subplots(1, len(NETWORKS), figsize=(1.8 * len(NETWORKS), 2.6), layout="constrained")
     for panel, (title, section) in zip(panels, NETWORKS.items(), strict=True):
         torch.manual_seed(0)
         network = network_of({"condition": "none"} | section, (3, SIDE, SIDE)).double().eval()
@@ -58,7 +58,7 @@ def main() -> None:
         kinds[seen_from(network).flatten()] = SEEN
         kinds[ROW * SIDE + COLUMN] = OUTPUT
         panel.imshow(kinds.view(SIDE, SIDE), cmap=ListedColormap(list(COLOURS.values())), vmin=0, vmax=3)
-        panel.set_title(title)
+        panel.set_title(title.replace(", ", "\n"))
         panel.set_xticks([x - 0.5 for x in range(1, SIDE)], [])
         panel.set_yticks([y - 0.5 for y in range(1, SIDE)], [])
         panel.grid(color="white", linewidth=0.6)
@@ -66,7 +66,7 @@ def main() -> None:
     names = {OUTPUT: "output", SEEN: "receptive field", BLIND: "earlier, not seen", LATER: "later"}
     handles = [Patch(color=COLOURS[kind], label=name) for kind, name in names.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(sys.argv[1], dpi=130)
+    figure.savefig(sys.argv[1], dpi=160)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,7 @@ def test_a_place_that_dvc_empties_is_refused_at_every_door(place: str, capsys: p
     for absolute in (False, True):
         content = YAML(typ="safe").load(DEMO)
         content["datasets"]["digits"]["download"]["origin"] = str(Path(place).absolute()) if absolute else place
-        with pytest.raises(
-            ValueError, match=r"p: datasets\.digits\.download\.origin: .* is not safe for your files"
-        ):
+        with pytest.raises(ValueError, match=r"p: datasets\.digits\.download\.origin: .* is not safe for your files"):
             params.parse(content, "p")
     content = YAML(typ="safe").load(DEMO)
     content["embeddings"] = {"mine": {"source": "file", "dataset": "digits", "path": place, "sha256": "0" * 64}}
