@@ -254,6 +254,10 @@ def test_until_dvc_has_committed_a_finished_training_writes_its_outs_again(
     write_params(finished, {"seed": 7})
     train_here(finished, monkeypatch, "kept", by_dvc=True)
     outs = [finished / "models/kept/config.json", *(finished / f"reports/train/kept.{end}" for end in ("json", "csv"))]
+    (end,) = (finished / "checkpoints").glob("*.finished")
+    report = json.loads(outs[1].read_text())
+    files.write_json(outs[1], report | {"finished": "2001-09-09T01:46:40Z"})
+    os.utime(end, (10**9, 10**9))  # the end of the training, which the report states however late it is written
     before = [path.read_bytes() for path in outs]
     for path in outs:
         path.unlink()  # as DVC does before a stage
@@ -305,7 +309,7 @@ def end_by_a_full_disk(finished: Path, monkeypatch: pytest.MonkeyPatch, out: str
 
     with pytest.MonkeyPatch.context() as full:
         full.setattr(checkpoint, "save_state", save_once)
-        with pytest.raises(OSError, match=r"No space left on device: 'checkpoints/.*the last checkpoint is whole"):
+        with pytest.raises(OSError, match=r"No space left on device: 'checkpoints/.*the last checkpoint is intact"):
             train_here(finished, monkeypatch, out)
     return int(saved[0])
 

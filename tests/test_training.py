@@ -258,7 +258,7 @@ def test_other_weights_than_those_of_the_condition_are_refused_with_their_names(
         start_from(deeper, small_model(3))
     with pytest.raises(ValueError, match=r"layers\.2\.vertical\.weight \(missing here\)"):
         start_from(small_model(3), deeper)
-    with pytest.raises(ValueError, match="images of 1 channels and 4 levels, not of 3 and 4"):
+    with pytest.raises(ValueError, match="its images have 1 channels and 4 levels, not 3 and 4"):
         start_from(small_model(3), small_model(1))
 
 

@@ -123,7 +123,8 @@ def _initial(run: Run, name: str, model: Model, world: World) -> Initial | None:
 def _finish(fit: Fit, args: argparse.Namespace, device: torch.device, log: RunLog) -> None:
     """Write the model and what is reported of it. DVC has yet to commit that; until then the checkpoint stays."""
     fit.save_finished()
-    made = {"finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "commit": runs.commit() or None}
+    ended = datetime.fromtimestamp(fit.finished.stat().st_mtime, UTC)  # also where its outs are written once more
+    made = {"finished": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "commit": runs.commit() or None}
     report = fit.write(args.out, args.report, device).model_copy(update=made)
     report.write(args.report.with_suffix(".json"))
     if (args.data / EMBEDDER).is_dir():  # so that the model's folder has what makes conditions of new images

@@ -51,7 +51,7 @@ def start_from(model: Model, initial: Model) -> list[str]:
     """
     if (initial.data.levels, initial.shape[0]) != (model.data.levels, model.shape[0]):
         raise ValueError(
-            f"its images have {initial.shape[0]} channels and {initial.data.levels} levels, not of "
+            f"its images have {initial.shape[0]} channels and {initial.data.levels} levels, not "
             f"{model.shape[0]} and {model.data.levels}"
         )
     ours, theirs = model.network.state_dict(), initial.network.state_dict()
