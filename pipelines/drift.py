@@ -131,7 +131,7 @@ def _checked(name: str, folder: str, add_to: str, alpha: float) -> Champion:
         raise ValueError(f"--alpha: {alpha:g} is not a probability between 0 and 1")
     source, place = Path(folder).resolve(), Path(add_to).resolve()
     if not source.is_dir():
-        raise ValueError(f"{folder}: no such folder; it is to hold the images that are tested")
+        raise ValueError(f"{folder}: no such folder; it should hold the images to test")
     if add_to:
         check_kept(Path(add_to))
         if place == source or place in source.parents or source in place.parents:

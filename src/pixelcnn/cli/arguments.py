@@ -68,14 +68,14 @@ def parser(verb: str) -> Parser:
 
 
 def suite(parser: Parser) -> None:
-    """Replace params.yaml by a ready-made suite, or with --add put the suite's runs beside those that are there.
+    """Replace params.yaml by a ready-made suite, or add a suite's data sets and runs to it.
 
-    A params.yaml that is no suite as it comes is kept as params.yaml.bak. --add changes no run that is there: runs of
-    the suite write out what they do not share with it. Without a name: the list of suites.
+    A params.yaml with changes of yours is kept as params.yaml.bak. --add changes none of your runs: each added run
+    writes out the values that differ from your `shared:`. Without a name, lists the suites.
     """
-    parser.add_argument("name", nargs="?", help="one of those that --list prints")
-    parser.add_argument("--list", action="store_true", help="the suites and what they are for")
-    parser.add_argument("--add", action="store_true", help="add the suite to the params.yaml that is here")
+    parser.add_argument("name", nargs="?", help="a name that --list prints")
+    parser.add_argument("--list", action="store_true", help="list the suites and what they are for")
+    parser.add_argument("--add", action="store_true", help="add the suite to params.yaml, instead of replacing it")
     parser.add_argument(
         "--origin",
         type=places.origin,

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     known = {name: SUITES / f"{name}.yaml" for name in names()}
     if args.list or args.name is None:
         print("\n".join(_described(name, path.read_text()) for name, path in known.items()))
-        print("\n`pixelcnn suite NAME` makes it params.yaml, `pixelcnn suite NAME --add` adds it to the existing one")
+        print("\n> marks the suite in params.yaml; `pixelcnn suite NAME` replaces it, with --add adds one to it")
         return
     if args.name not in known:
         raise ValueError(f"suite: {args.name!r} is not one of {', '.join(known)}{hint(args.name, known)}")
