@@ -85,7 +85,7 @@ def test_the_list_has_a_row_per_version_with_its_test_score(
     main(["models", "list"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(receipts) + 2
-    assert lines[-1].startswith("with pixelcnn: ")
+    assert lines[-1].startswith("bundled: ")
     row = next(line for line in lines if line.startswith(f"{receipts['none'].name} "))
     assert all(word in row for word in ("champion", "2.500", "0.125", "gated_pixelcnn-run"))
 

@@ -61,7 +61,7 @@ def _list() -> None:
     print(
         tabulate(rows, headers, floatfmt=("", "", "", ".3f", ".3f"), missingval="") if rows else "no model registered"
     )
-    print(f"\nwith pixelcnn: {_bundled()}; `pixelcnn models register NAME` registers one")
+    print(f"\nbundled: {_bundled()}; `pixelcnn models register NAME` adds one to this list")
 
 
 def _score(version: "registry.Version") -> tuple[float, float | None]:
