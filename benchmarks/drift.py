@@ -4,7 +4,7 @@
     python benchmarks/drift.py test drift.parquet
 
 `score` measures the NLLs of the first test images as they are, of changed versions of them, and of another data set,
-under a model that comes with pixelcnn, with the model's own test scores beside them. `test` draws nights of them at
+under a bundled model, with the model's own test scores beside them. `test` draws nights of them at
 random and prints two tables; it needs no model.
 """
 

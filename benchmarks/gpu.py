@@ -194,7 +194,7 @@ def sampling(make: Callable[[], Model], batch: int, small: bool, device: torch.d
 
 
 def bundled() -> Model:
-    """The model that comes with pixelcnn."""
+    """The bundled model."""
     return pixelcnn.load("cifar10").inner
 
 

@@ -167,7 +167,7 @@ def test_wrong_arguments_of_sample_are_refused(refused: Refused) -> None:
     refused("'0' is not a whole number of at least 1", "sample", "grey", "--num", "0", "-o", "a.png")
     refused("'-1' is not a whole number of 0 ...", "sample", "grey", "--seed", "-1", "-o", "a.png")
     refused("--out: a.jpg is neither a .png file nor a folder", "sample", "grey", "-o", "a.jpg")
-    refused("nowhere: neither a folder nor a model that comes with pixelcnn", "sample", "nowhere", "-o", "a.png")
+    refused("nowhere: neither a folder nor a bundled model", "sample", "nowhere", "-o", "a.png")
     assert not Path("a.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""The models that come with pixelcnn: complete, causal, calibrated, and their archives as large as their NLL."""
+"""The bundled models: complete, causal, calibrated, and their archives as large as their NLL."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The models that come with pixelcnn, which may be given by name wherever a model folder is expected.
+"""The bundled models, which may be given by name wherever a model folder is expected.
 
 They lie in the package pixelcnn_pretrained, each as `pixelcnn models pack` wrote it (pixelcnn.tracking.model_package).
 """
@@ -41,5 +41,5 @@ def find(source: str | Path) -> Path:
 
 
 def unambiguous(folder: Path) -> str:
-    """The text by which `find` finds this folder, also where a model that comes with pixelcnn has its name."""
+    """The text by which `find` finds this folder, also where a bundled model has its name."""
     return f"./{folder}" if str(folder) in folders() else str(folder)

@@ -1,1 +1,1 @@
-"""The models that come with pixelcnn, a folder each. Apart from its code, which MLflow copies into every version."""
+"""The bundled models, a folder each; not in the package pixelcnn, whose code MLflow copies into every version."""

@@ -70,7 +70,7 @@ def _score(version: "registry.Version") -> tuple[float, float | None]:
 
 
 def _show(model: str) -> None:
-    """The card of a version; of a model that comes with pixelcnn where none of its name is registered."""
+    """The card of a version; of a bundled model where none of its name is registered."""
     from pixelcnn.tracking import registry
 
     bundled = pretrained.folders().get(model)

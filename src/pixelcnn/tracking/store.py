@@ -106,7 +106,7 @@ def _local_uri() -> str:
 def existing() -> mlflow.MlflowClient:
     """A client of the existing store. ValueError if the local file does not exist yet."""
     if not is_there():
-        raise ValueError(f"{LOCAL_STORE}: no such file, so no model is registered; `dvc repro` does it")
+        raise ValueError(f"{LOCAL_STORE}: no such file: nothing has been trained or registered here; run `dvc repro`")
     with _creation_lock():
         return _client()
 
