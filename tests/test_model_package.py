@@ -277,7 +277,7 @@ def test_a_folder_with_the_name_of_a_bundled_model_has_to_be_given_as_a_path(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     main(["models", "pack", RUN, "-o", "cifar10"])
-    assert "`pixelcnn sample ./cifar10` anywhere" in capsys.readouterr().out
+    assert "`pixelcnn sample ./cifar10 -o samples.png` anywhere" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"cifar10: both a bundled model and a folder here; write \./cifar10"):
         pixelcnn.load("cifar10")
     for source in ("./cifar10", Path("cifar10")):

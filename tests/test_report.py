@@ -124,7 +124,7 @@ def test_the_page_has_facts_commands_and_the_reason_for_missing_published_rows(p
     assert "fingerprint 0123456789ab" in words
     assert "removed-long-ago" not in words
     assert "Trained 2026-11-27 to 2026-11-28; commit abc1234, def5678+; on 2 CPU cores." in words
-    assert "The likeliest test images, 2.03 bits/dim and more, and the least likely, up to 4.03" in words
+    assert "The likeliest test images (from 2.03 bits/dim) and the least likely (up to 4.03)" in words
     assert "with any number on all of these test images" in words  # of digits, where nothing is published
 
 

@@ -122,7 +122,7 @@ def test_rows_given_an_embedding_or_a_code_are_listed_apart_however_low_they_are
     report_files.write_run(reports, "given", 0.001)
     table = results.tables(reports, params)[0]
     assert [row.model for row in table.rows if row.given] == ["Given all"] == [table.rows[-1].model]
-    assert table.rows[-1].note == f"of p(x | its {what}), so not to be compared with p(x)"
+    assert table.rows[-1].note == f"p(x | {what} of x), so not comparable with p(x)"
     text = results.markdown(table)
     assert text.index(results.GIVEN) < text.index("Given all")
     assert text.index("Uniform") < text.index(results.GIVEN)

@@ -95,7 +95,7 @@ def _download(address: str, out: Path | None) -> None:
         shutil.copytree(source, part, dirs_exist_ok=True)
         write_text(part / "README.md", f"# {version.name}, version {version.version}\n\n{version.card}\n")
     name = pretrained.unambiguous(folder)
-    print(f'{folder}: pixelcnn.load("{name}") in Python, `pixelcnn sample {name}` here')
+    print(f'{folder}: pixelcnn.load("{name}") in Python, `pixelcnn sample {name} -o samples.png` here')
 
 
 def _pack(run: str, out: Path) -> None:
@@ -103,7 +103,7 @@ def _pack(run: str, out: Path) -> None:
 
     model_package.pack(run, params.load(Path("params.yaml")), Path("models") / run, Path("reports"), out)
     name = pretrained.unambiguous(out)
-    print(f"{out}: `pixelcnn models register {name}` in another project, `pixelcnn sample {name}` anywhere")
+    print(f"{out}: `pixelcnn models register {name}` elsewhere, `pixelcnn sample {name} -o samples.png` anywhere")
 
 
 def _register(model: str) -> None:

@@ -185,12 +185,11 @@ def _note(given: Given, info: DatasetInfo) -> str:
     That holds for the data's distribution. Two networks may differ by more, since either may be far from it.
     """
     if not given.comparable:
-        return f"of p(x | its {given}), so not to be compared with p(x)"
+        return f"p(x | {given} of x), so not comparable with p(x)"
     if given is not Given.LABEL:
         return ""
     saving = math.log2(len(info.classes)) / math.prod(info.shape)
-    most = f"at most {saving:.2g} bits/dim less of the data's own entropy; trained networks may differ by more"
-    return f"of p(x | label): {most}"
+    return f"p(x | label): labels save at most {saving:.2g} bits/dim of the data's entropy; networks may differ by more"
 
 
 @dataclass(frozen=True)
