@@ -96,7 +96,7 @@ def train(parser: Parser) -> None:
     train@RUN` records what it made, and without that `dvc repro` trains the run again.
     """
     parser.add_argument("run", metavar="RUN", help="an entry of params.yaml's runs")
-    parser.add_argument("--measure", type=minutes, metavar="MINUTES", help="only say how many steps these hold here")
+    parser.add_argument("--measure", type=minutes, metavar="MINUTES", help="only measure how many steps fit here")
     _device(parser)
 
 

@@ -1,4 +1,4 @@
-"""Register a run's model in the MLflow registry; it becomes champion if it is surely better than the current champion.
+"""Register a run's model in the MLflow registry; it becomes champion if significantly better than the current one.
 
 python -m pixelcnn.stages.register RUN --model models/RUN --reports reports --out reports/register/RUN.json
 

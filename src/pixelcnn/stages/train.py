@@ -185,7 +185,7 @@ def _arguments() -> argparse.Namespace:
         out="folder for the model",
         report="path of the report and of the curve, without ending",
     )
-    parser.add_argument("--measure", type=float, metavar="MINUTES", help="only say how many steps these hold here")
+    parser.add_argument("--measure", type=float, metavar="MINUTES", help="only measure how many steps fit here")
     return stages.parse(parser)
 
 
