@@ -210,7 +210,7 @@ def test_a_folder_that_holds_other_completions_is_refused(refused: Refused) -> N
     run("sample grey --num 1 -o given")
     run("complete grey given --keep top-half -o done")
     refused(
-        "--out: done/00000-0.png exists already", "complete", "grey", "given", "--keep=top-half", "--seed=1", "-odone"
+        "--out: done/00000-0.png already exists", "complete", "grey", "given", "--keep=top-half", "--seed=1", "-odone"
     )
 
 
@@ -338,7 +338,7 @@ def test_a_map_shows_each_image_beside_its_bits(refused: Refused, capsys: pytest
             factor = picture.height // (image.height + 2)
             left = np.array(picture)[factor:-factor:factor, factor : factor * 7 : factor]
             assert np.array_equal(left, np.array(image))
-    refused("given/00000.png exists already", "score", "rgb", "given", "--map", "given")
+    refused("given/00000.png already exists", "score", "rgb", "given", "--map", "given")
     image_files.write(Path("large.png"), torch.zeros(3, 9, 9, dtype=torch.uint8), 8)
     refused(
         "--map: images of several sizes share no grid",
@@ -400,7 +400,7 @@ def test_damaged_archives_write_nothing_and_no_file_is_overwritten(refused: Refu
     refused("archive: is damaged", "decompress", "labels", "b.pxc", "-o", "back")
     refused("archive: was made with the model", "decompress", "grey", "a.pxc", "-o", "back")
     assert not Path("back").exists()
-    refused("given/00000.png exists already", "decompress", "labels", "a.pxc", "-o", "given")
+    refused("given/00000.png already exists", "decompress", "labels", "a.pxc", "-o", "given")
     refused("--label: missing", "compress", "labels", "given", "-o", "c.pxc")
     refused("--label: this model is not class-conditional", "compress", "grey", "given", "--label=cat", "-o", "c.pxc")
     refused("needs the code of each image", "compress", "autoencoder", "given", "-o", "c.pxc")
