@@ -29,13 +29,14 @@ BAD: list[tuple[Callable[[Tensor], Any], str]] = [
     (lambda x: x + 200, "values must be 0 ... 3, but there is 203"),
     (lambda x: x[:0], r"uint8 \(0, 3, 5, 8\) holds no pixels"),
     (lambda x: x.tolist(), r"a list is not a tensor or array of uint8"),
+    (lambda _: [], r"images: an empty list is not a tensor or array of uint8"),
     (lambda x: x.float() / 3, r"of floats in \[0, 1\] \(x \* 3\).round\(\).to\(torch.uint8\) makes them"),
     (lambda x: x[0, 0], r"uint8 \(5, 8\) is not uint8 \(N, 3, 5, 8\)"),
     (lambda x: [x[0], x[0, :, :, :7]], r"images\[1\]: uint8 \(3, 5, 7\) is not uint8 \(N, 3, 5, 8\)"),
     (lambda x: [x[0], x], r"images\[1\]: \(2, 3, 5, 8\) is not a single image like the others"),
     (lambda _: Image.new("RGB", (7, 5)), r"a PIL image of 7 x 5 is not uint8 \(N, 3, 5, 8\)"),
     (lambda _: Image.new("RGBA", (8, 5)), "a PIL image of mode 'RGBA' is not one of 'RGB'; convert it first"),
-    (lambda _: Image.new("RGB", (8, 5), (7, 0, 0)), "the grey value 7 is not that of one of the 4 levels"),
+    (lambda _: Image.new("RGB", (8, 5), (7, 0, 0)), "the grey value 7 is not one of the 4 levels"),
 ]
 
 

@@ -52,5 +52,5 @@ def levels_of(pixels: Tensor, levels: int, where: str) -> Tensor:
     level = torch.bucketize(pixels, greys(levels)).to(torch.uint8).clamp_(max=levels - 1)
     wrong = pixels[greys(levels)[level.long()] != pixels]
     if len(wrong):
-        raise ValueError(f"{where}: the grey value {int(wrong[0])} is not that of one of the {levels} levels")
+        raise ValueError(f"{where}: the grey value {int(wrong[0])} is not one of the {levels} levels")
     return level

@@ -62,7 +62,8 @@ def _as_tensor(images: Any, channels: int, levels: int, name: str) -> tuple[str,
         return found, torch.from_numpy(np.array(images, images.dtype.newbyteorder("="))) if is_number else None
     if isinstance(images, Tensor):
         return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}", images
-    return f"a {type(images).__name__}", None
+    which = "an empty" if isinstance(images, list | tuple) and not images else "a"
+    return f"{which} {type(images).__name__}", None
 
 
 def _channels_first(x: Tensor, channels: int, size: Size | None) -> Tensor | None:
