@@ -40,7 +40,7 @@ def test_a_png_of_two_bits_is_read_exactly(tmp_path: Path) -> None:
 
 def test_a_grey_value_between_two_levels_is_refused(tmp_path: Path) -> None:
     Image.new("L", (2, 2), 13).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=re.escape("a.png: the grey value 13 is not that of one of the 17 levels")):
+    with pytest.raises(ValueError, match=re.escape("a.png: the grey value 13 is not one of the 17 levels")):
         image_files.read(tmp_path / "a.png", 1, 17)
     Image.new("L", (2, 2), 255).save(tmp_path / "a.png")
     assert int(image_files.read(tmp_path / "a.png", 1, 17).max()) == 16

@@ -63,7 +63,7 @@ def test_other_weights_than_those_of_the_hash_are_refused_with_the_hash_to_write
 ) -> None:
     with pytest.raises(ValueError, match=rf"^runs\.second\.train\.initial: .* of sha256 {trained[1]}; write that"):
         started(small_model(1), "first", "0" * 64)
-    with pytest.raises(ValueError, match=r"^runs\.second\.train\.initial: nobody: neither a folder nor a bundled model"):
+    with pytest.raises(ValueError, match=r"^runs\.second\.train\.initial: nobody: neither a folder nor a bundled"):
         started(small_model(1), "nobody", "0" * 64)
     with pytest.raises(ValueError, match=r"^runs\.second\.train\.initial: gated_pixelcnn has other weights than"):
         started(small_model(1, num_layers=3), "first", trained[1])
