@@ -1,10 +1,12 @@
 """Files that are whole or not there: atomic writes, locks, hashes, and JSON whose faults are named."""
 
+import errno
 import fcntl
 import glob
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -33,9 +35,29 @@ def excerpt(text: str) -> str:
 
 def message(error: BaseException) -> str:
     """What a command prints of an error: not a word that acts on a terminal, and no more than a screen can hold."""
-    lines = [ACTING.sub(" ", line[: 10 * LONGEST]) for line in str(error).split("\n", MOST_LINES + 1)]
+    denied = _who_may(Path(str(error.filename)).absolute()) if isinstance(error, PermissionError) else ""
+    lines = [ACTING.sub(" ", line[: 10 * LONGEST]) for line in f"{error}{denied}".split("\n", MOST_LINES + 1)]
     rest = ["..."] if len(lines) > MOST_LINES else []
     return "\n".join(lines[:MOST_LINES] + rest) or type(error).__name__
+
+
+def _who_may(path: Path) -> str:
+    """Whose the file or folder is that denies a permission, and who this process runs as."""
+    with suppress(OSError):
+        place = next(each for each in (path, *path.parents) if os.path.exists(each))  # noqa: PTH110 (Path's may raise)
+        status = place.stat()
+        return (
+            f"; {place} belongs to {_user(status.st_uid)} and is {stat.filemode(status.st_mode)}, "
+            f"this process is of {_user(os.geteuid())}"
+        )
+    return ""
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def check_name(name: str, where: str) -> str:
@@ -170,6 +192,18 @@ def check_kept(path: Path) -> Path:
                 "stage; choose a folder outside it"
             )
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Before any work: raise PermissionError where this process may not make a file or folder of this path."""
+    folder = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.isdir(each))  # noqa: PTH112
+    if not may_write(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def may_write(folder: Path) -> bool:
+    """Whether this process may make and remove files in a folder."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def read_bytes(path: Path, at_most: int) -> bytes:

@@ -4,10 +4,9 @@ Types of arguments of `pixelcnn.cli.arguments`. No torch here.
 """
 
 import argparse
-import os
 from pathlib import Path
 
-from pixelcnn.files import check_kept
+from pixelcnn.files import check_kept, check_writable
 
 
 def file(text: str) -> Path:
@@ -73,8 +72,7 @@ def _kept(path: Path) -> Path:
     above = next(each for each in _not_emptied(path).absolute().parents if each.exists())
     if not above.is_dir():
         raise argparse.ArgumentTypeError(f"{path} cannot be written: {above} is a file")
-    if not os.access(path if path.is_dir() else above, os.W_OK):  # a file is replaced by a new one in its folder
-        raise argparse.ArgumentTypeError(f"{path} cannot be written: no permission")
+    check_writable(path)
     return path
 
 

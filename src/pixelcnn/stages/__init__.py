@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pixelcnn import console
+from pixelcnn.files import check_writable
 from pixelcnn.params import Params, load
 from pixelcnn.tracking.records import share_parents
 
 PARAMS = Path("params.yaml")
+OUTPUTS = ("out", "report")  # options of stages: paths that they write
 
 
 def parser(doc: str, entry: str | None, **paths: str) -> argparse.ArgumentParser:
@@ -45,6 +47,9 @@ def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
         for option, value in vars(args).items():
             if isinstance(value, Path):
                 setattr(args, option, _in_place_of_words(value, args.name))
+    for option in OUTPUTS:
+        if (path := getattr(args, option, None)) is not None:
+            check_writable(path)
     return args
 
 

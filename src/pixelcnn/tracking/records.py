@@ -121,8 +121,11 @@ def _events(lines: list[bytes]) -> Iterator[Event]:
 
 
 def every() -> list[Record]:
-    """All records, oldest first, those of trainings before those of weights: the former make the runs of the latter."""
-    found = [Record(path.parent) for path in RECORDS.glob(f"*/{ABOUT}")]
+    """All records, oldest first, those of trainings before those of weights: the former make the runs of the latter.
+
+    Not those of other users, which this one may not write.
+    """
+    found = [Record(path.parent) for path in RECORDS.glob(f"*/{ABOUT}") if files.may_write(path.parent)]
     return sorted(found, key=lambda record: (record.about["over"], record.about["time"]))
 
 

@@ -281,8 +281,11 @@ class Live(threading.Thread):
         """Print a line when sending begins to fail, and when it succeeds again."""
         at = f"MLflow at {store.address()}"
         if error is not None and self.failure is None:
-            reason = str(error).splitlines()[0][:200]
-            print(f"{at} does not answer ({reason}); going on, trying again", file=sys.stderr, flush=True)
+            print(
+                f"{at} does not answer ({store.reason(error)[:200]}); going on, trying again",
+                file=sys.stderr,
+                flush=True,
+            )
         if error is None and self.failure is not None:
             print(f"{at} answers again", file=sys.stderr, flush=True)
         self.failure = error

@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from PIL import Image, UnidentifiedImageError
 
+from pixelcnn.files import message
 from pixelcnn.tracking import records
 from pixelcnn.tracking.records import Event, Record
 
@@ -82,11 +83,17 @@ def answering() -> Iterator[None]:
     except MlflowException as error:
         if _refused(error):
             raise
-        raise ConnectionError(f"MLflow at {address()} does not answer: {str(error).splitlines()[0]}") from None
+        raise ConnectionError(f"MLflow at {address()} does not answer: {reason(error)}") from None
     except Exception as error:  # of SQLAlchemy, which mlflow-skinny lacks: two processes create a database's tables
         if not type(error).__module__.startswith("sqlalchemy."):
             raise
-        raise ConnectionError(f"MLflow cannot use {address()}: {str(error).splitlines()[0]}; try again") from None
+        raise ConnectionError(f"MLflow cannot use {address()}: {reason(error)}; try again") from None
+
+
+def reason(error: Exception) -> str:
+    """The line of an error that says what is wrong, which is not the first one of SQLAlchemy's."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a result of ")]
+    return (lines or [type(error).__name__])[0]
 
 
 def address() -> str:
@@ -120,9 +127,20 @@ def _is_local() -> bool:
     return _uri() == _local_uri()
 
 
-def _creation_lock() -> contextlib.AbstractContextManager[Any]:
-    """A lock on the local store, so that two processes do not both create its tables or the same run."""
-    return FileLock(f"{LOCAL_STORE.resolve()}.lock") if _is_local() else contextlib.nullcontext()
+@contextlib.contextmanager
+def _creation_lock() -> Iterator[None]:
+    """A lock on the local store, so that two processes do not both create its tables or the same run.
+
+    Raises ConnectionError where this user may not use the local store's files.
+    """
+    if not _is_local():
+        yield
+        return
+    try:
+        with FileLock(f"{LOCAL_STORE.resolve()}.lock"):
+            yield
+    except (PermissionError, sqlite3.Error) as error:
+        raise ConnectionError(f"MLflow cannot use {address()}: {message(error)}") from None
 
 
 def _client() -> mlflow.MlflowClient:
