@@ -7,6 +7,7 @@ import json
 import shutil
 import struct
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ruamel.yaml import YAML
 from pixelcnn import params
 from pixelcnn.cli import main
 from pixelcnn.data import image_files, parallel
+from pixelcnn.data.class_names import unique
 from pixelcnn.data.config import Images
 from pixelcnn.data.dataset import DatasetInfo, read_info, read_split
 from pixelcnn.data.decoding import decode_picture
@@ -256,7 +258,55 @@ def test_a_test_image_among_the_training_images_is_said(tmp_path: Path) -> None:
     assert notes[-1].startswith("1 of the test images are also among the others")
 
 
-# Arrays and params that are wrong
+# Arrays, tables and params that are wrong
+
+
+def test_a_few_bytes_that_claim_many_or_large_images_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    for shape, message in (
+        ((3, 30000, 30000, 1), "images of 900,000,000 bytes"),
+        ((10**9, 1, 1), "1,000,000,000 images"),
+    ):
+        with path.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        with pytest.raises(ValueError, match=rf"a\.npy: a: .*{message}, at most "):
+            imported(path)
+    table = pa.table({"image": pa.array([b""] * 10**6), "label": pa.array(np.zeros(10**6, np.int8))})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
+        for _ in range(34):
+            writer.write_table(table)
+    with pytest.raises(ValueError, match=r"a\.parquet: holds 34,000,000 images, at most 33,554,432"):
+        imported(tmp_path / "a.parquet")
+
+
+def test_labels_that_end_early_are_refused(tmp_path: Path) -> None:
+    contents = {"x": NOISE, "y": np.arange(60)}
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, array in contents.items():
+            stream = io.BytesIO()
+            np.save(stream, array)
+            archive.writestr(f"{name}.npy", stream.getvalue()[: -40 if name == "y" else None])
+    with pytest.raises(ValueError, match=r"a\.npz: y: cannot be read: ends after label 55 of 60"):
+        imported(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("labels", [["a"] * 20, [[0]] * 20, [0.5] * 20])
+def test_tables_whose_columns_differ_in_type_are_refused(labels: list[Any], tmp_path: Path) -> None:
+    images = [file(image) for image in NOISE[:20]]
+    for n, values in enumerate(([0] * 20, labels)):
+        pq.write_table(pa.table({"image": images, "label": values}), tmp_path / f"train-{n}.parquet")
+    with pytest.raises(ValueError, match=r"train-1\.parquet: label is .*, and in .*train-0\.parquet int64"):
+        imported(tmp_path)
+
+
+def test_deep_metadata_of_a_table_names_no_classes(tmp_path: Path) -> None:
+    table = pa.table({"image": [file(image) for image in NOISE], "label": [0] * 60})
+    pq.write_table(table.replace_schema_metadata({b"huggingface": b"[" * 200_000}), tmp_path / "a.parquet")
+    assert imported(tmp_path / "a.parquet")[0].classes == ("0",)
+
+
+def test_names_of_classes_stay_apart() -> None:
+    assert unique(["a", "a", "a (2)", "a"], "x") == ("a", "a (2)", "a (2) (2)", "a (3)")
 
 
 @pytest.mark.parametrize(
@@ -270,6 +320,8 @@ def test_a_test_image_among_the_training_images_is_said(tmp_path: Path) -> None:
         ({"y": np.arange(9)}, "holds y int64"),
         ({"x": NOISE, "z": NOISE}, "expected one array"),
         ({"x": NOISE, "y": np.arange(3)}, "expected an integer for each of the 60 images of x"),
+        ({"x": NOISE, "y": np.arange(60)[None]}, "expected an integer for each of the 60 images of x"),
+        ({"x": NOISE, "y": np.arange(60), "labels": np.arange(60)}, "labels is a second array of labels"),
     ],
 )
 def test_arrays_that_are_no_images_are_refused(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ MAX_YAML = 2**20  # bytes of a file
 DEEPEST = 30  # levels of nesting
 DEEPER = {"SequenceStartEvent": 1, "MappingStartEvent": 1, "SequenceEndEvent": -1, "MappingEndEvent": -1}
 MAX_WEIGHTS = 2**31  # of a network
+LONGEST_CLASS = 100  # characters of a class's name
 MOST_FAULTS = 100  # that are reported of a file
 _REPR = Repr()  # of values in messages: a few lines of YAML with aliases may stand for gigabytes
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 2 * LONGEST
@@ -51,6 +52,14 @@ def _odd_and_at_least_3(size: int) -> int:
     return size
 
 
+def check_class_name(name: str) -> str:
+    """Raise ValueError for the name of a class that cannot be printed: files and models from elsewhere hold some."""
+    if len(name) > LONGEST_CLASS or ACTING.search(name) or not name.strip():
+        raise ValueError(f"is not the name of a class: printable, at most {LONGEST_CLASS} characters")
+    return name
+
+
+ClassName = Annotated[str, AfterValidator(check_class_name)]
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]  # of stages, folders and models
 Side = Annotated[int, Field(ge=1, le=4096, strict=True)]

@@ -4,11 +4,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from pixelcnn.config import check_class_name, quoted
 from pixelcnn.data.config import ClassNames
-from pixelcnn.files import ACTING, excerpt, read_bytes, sha256_of
+from pixelcnn.files import read_bytes, sha256_of
 
 MAX_BYTES = 2**20  # of the file
-LONGEST = 100  # characters of a name
 CLSLOC = re.compile(r"n\d{8} (?P<number>\d+) (?P<name>\S+)")  # a line of ImageNet's map_clsloc.txt
 
 
@@ -39,10 +39,15 @@ def named(classes: tuple[str, ...], given: ClassNames | None) -> tuple[str, ...]
 def unique(names: list[str], where: str) -> tuple[str, ...]:
     """Names by which classes can be told apart and printed."""
     seen: Counter[str] = Counter()
-    made = []
+    made: dict[str, None] = {}
     for name in names:
-        if len(name) > LONGEST or ACTING.search(name) or not name.strip():
-            raise ValueError(f"{where}: {excerpt(repr(name))} is no name of a class: printable, at most {LONGEST} long")
-        seen[name] += 1
-        made.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        try:
+            check_class_name(name)
+        except ValueError as error:
+            raise ValueError(f"{where}: {quoted(name)} {error}") from None
+        free = name
+        while free in made:
+            seen[name] += 1
+            free = f"{name} ({seen[name] + 1})"
+        made[free] = None
     return tuple(made)

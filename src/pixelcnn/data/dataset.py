@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pixelcnn.config import RENAMED, Levels, Name, Shape
+from pixelcnn.config import RENAMED, ClassName, Levels, Name, Shape
 from pixelcnn.files import MAX_JSON, check_name, excerpt, read_bytes, write_text
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class DatasetInfo(BaseModel):
     title: str
     shape: Shape  # C, H, W
     levels: Levels  # pixel values are 0 .. levels - 1
-    classes: tuple[str, ...]  # empty if there are no labels
+    classes: tuple[ClassName, ...]  # empty if there are no labels
     splits: dict[SplitName, SplitInfo]
     channel_means: tuple[float, ...]
     channel_deviations: tuple[float, ...]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelcnn import files
-from pixelcnn.config import Levels, Name, Section, Sha256, Shape, check
+from pixelcnn.config import ClassName, Levels, Name, Section, Sha256, Shape, check
 from pixelcnn.data.config import Classifier, ResNet
 from pixelcnn.data.dataset import EMBEDDER, DatasetInfo, Split
 from pixelcnn.data.images import check_images
@@ -46,7 +46,7 @@ class Data(Section):
     dataset: Name
     shape: Shape  # C, H, W
     levels: Levels
-    classes: tuple[str, ...]
+    classes: tuple[ClassName, ...]
 
 
 class Config(Section):

@@ -122,6 +122,8 @@ def _prepare(item: Found, settings: Images) -> Ready | Unusable:
         return Unusable(item.where, str(error).removeprefix(f"{item.where}: "), "")
     fitted = np.ascontiguousarray(fit(pixels, settings.size))
     height, width, channels = fitted.shape
+    if max(height, width) > MAX_SIDE:
+        return Unusable(item.where, f"is {width} x {height} pixels, at most {MAX_SIDE:,} a side", "size")
     return Ready(item.where, fitted.tobytes(), (height, width, channels), changes)
 
 
@@ -209,12 +211,6 @@ def _check(settings: Images, seen: Seen) -> None:
         raise ValueError("\n".join([*lines, *sorted({_remedy(each.loss) for each in refused})]))
     if seen.first is None:
         raise ValueError(f"{settings.path}: holds no image that can be read")
-    height, width, _ = seen.first.shape
-    if max(height, width) > MAX_SIDE:
-        raise ValueError(
-            f"{seen.first.where}: is {width} x {height} pixels, at most {MAX_SIDE:,} a side; "
-            "`size: {name: crop, height: 32, width: 32, filter: lanczos}` makes it smaller"
-        )
     if len(seen.places) < len(SPLITS):
         raise ValueError(
             f"{settings.path}: holds {len(seen.places)} image(s); training, validation and test need at least one each"

@@ -37,8 +37,10 @@ SPLITS: dict[str, SplitName] = {
 KINDS = "a folder, .npz, .npy, .parquet, .tar, .tar.gz or .zip"
 JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # of other systems; so are names that begin with a dot
 LABELS = ("label", "labels", "y", "fine_label", "fine_labels")  # arrays and columns
-ROWS = 64  # of an array or a Parquet file at a time
+PIECE = 2**20  # bytes of an array that are read at a time, or one image
+ROWS = 8  # of a Parquet file at a time, each of which may stand for an image of MAX_BYTES
 MAX_CLASSES = 2**15  # labels are int16
+MAX_IMAGES = 2**25  # of an array or a Parquet file, of which a few bytes may claim any number
 
 
 class Found(NamedTuple):
@@ -203,6 +205,8 @@ def _arrays(path: Path, names: list[str], with_labels: bool) -> Layout:
     for each in found:
         split, is_label = _split_of(each.name), _words(each.name) & set(LABELS)
         if with_labels and is_label and len(each.shape) < 3 and split in images:
+            if split in labels:
+                raise ValueError(f"{path}: {excerpt(each.name)} is a second array of labels; `labels: none` reads none")
             labels[split] = _array_labels(path, each, images[split])
     if labels and set(labels) != set(images):
         raise ValueError(f"{path}: has labels of some splits and not of others; `labels: none` reads none")
@@ -264,6 +268,16 @@ def _check_array(path: Path, array: _Array) -> None:
             f"{where}: is {array.shape}: which axis is that of the channels, 1, 3 or 4? Expected "
             "(N, H, W, C), (N, C, H, W) or (N, H, W)"
         )
+    if math.prod(array.shape[1:]) > MAX_BYTES:
+        raise ValueError(
+            f"{where}: is {array.shape}: images of {math.prod(array.shape[1:]):,} bytes, at most {MAX_BYTES:,}"
+        )
+    _check_number(where, array.shape[0])
+
+
+def _check_number(where: str | Path, num: int) -> None:
+    if num > MAX_IMAGES:
+        raise ValueError(f"{where}: holds {num:,} images, at most {MAX_IMAGES:,} are read")
 
 
 def _channel_axis(array: _Array) -> int | None:
@@ -281,8 +295,9 @@ def _rows(path: Path, array: _Array) -> Iterator[npt.NDArray[np.uint8]]:
     order = (0, 2, 3, 1) if len(array.shape) == 4 and _channel_axis(array) == 1 else None
     with refusing(f"{path}: {excerpt(array.name)}", "cannot be read"), _open_array(path, array.name) as stream:
         _header(stream)
-        for start in range(0, array.shape[0], ROWS):
-            num = min(ROWS, array.shape[0] - start)
+        rows = max(1, PIECE // width)
+        for start in range(0, array.shape[0], rows):
+            num = min(rows, array.shape[0] - start)
             content = stream.read(num * width)
             if len(content) < num * width:
                 raise ValueError(f"ends after image {start + len(content) // width:,} of {array.shape[0]:,}")
@@ -292,14 +307,17 @@ def _rows(path: Path, array: _Array) -> Iterator[npt.NDArray[np.uint8]]:
 
 def _array_labels(path: Path, array: _Array, images: _Array) -> list[int]:
     where = f"{path}: {excerpt(array.name)}"
-    if math.prod(array.shape) != images.shape[0] or array.dtype.kind not in "iu":
+    num = images.shape[0]
+    if array.shape not in ((num,), (num, 1)) or array.dtype.kind not in "iu":
         raise ValueError(
-            f"{where}: is {array.dtype} {array.shape}, expected an integer for each of the {images.shape[0]:,} images "
+            f"{where}: is {array.dtype} {array.shape}, expected an integer for each of the {num:,} images "
             f"of {excerpt(images.name)}; `labels: none` reads none"
         )
     with refusing(where, "cannot be read"), _open_array(path, array.name) as stream:
         _header(stream)
-        content = stream.read(array.shape[0] * array.dtype.itemsize)
+        content = stream.read(num * array.dtype.itemsize)
+        if len(content) < num * array.dtype.itemsize:
+            raise ValueError(f"ends after label {len(content) // array.dtype.itemsize:,} of {num:,}")
         return [int(each) for each in np.frombuffer(content, array.dtype)]
 
 
@@ -331,13 +349,19 @@ def _parquet(path: Path, files: list[Path], with_labels: bool) -> Layout:
     image = _image_column(path, first)
     label = _label_column(first) if with_labels else None
     for file, schema in schemas.items():
-        if any(column is not None and column not in schema.names for column in (image, label)):
-            raise ValueError(f"{file}: lacks the column {image if image not in schema.names else label} of {files[0]}")
+        for column in filter(None, (image, label)):
+            if column not in schema.names:
+                raise ValueError(f"{file}: lacks the column {column} of {files[0]}")
+            kind, wanted = schema.field(column).type, first.field(column).type
+            if _kind(kind) != _kind(wanted):
+                raise ValueError(f"{file}: {column} is {excerpt(str(kind))}, and in {files[0]} {excerpt(str(wanted))}")
     splits = {file: _parquet_split(file.relative_to(path) if file != path else Path(file.name)) for file in files}
     if len(set(splits.values())) > 1 and (None in splits.values() or "train" not in splits.values()):
         raise ValueError(f"{path}: which of its files are train? Name them train-*.parquet, test-*.parquet")
     if set(splits.values()) in ({"test"}, {"validation"}, {"train"}):
         splits = dict.fromkeys(files)
+    num = sum(pq.read_metadata(file).num_rows for file in files)
+    _check_number(path, num)
     labels: dict[Any, list[Any]] = {}
     if label is not None:
         for file in files:
@@ -353,10 +377,6 @@ def _parquet(path: Path, files: list[Path], with_labels: bool) -> Layout:
                 ours = numbered[file][row] if file in numbered else None
                 yield Found(f"{file}: row {row}", content, splits[file], ours)
 
-    num = 0
-    for file in files:
-        with pq.ParquetFile(file) as opened:
-            num += opened.metadata.num_rows
     return Layout(num, classes, read)
 
 
@@ -380,8 +400,15 @@ def _holds_files(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _kind(kind: pa.DataType) -> str:
+    """What is read of a column of this type: images, whole numbers or texts; else its own name."""
+    if _holds_files(kind):
+        return "images"
+    return "number" if pa.types.is_integer(kind) else "text" if pa.types.is_string(kind) else str(kind)
+
+
 def _label_column(schema: pa.Schema) -> str | None:
-    simple = {each.name for each in schema if pa.types.is_integer(each.type) or pa.types.is_string(each.type)}
+    simple = {each.name for each in schema if _kind(each.type) in ("number", "text")}
     return next((name for name in LABELS if name in simple), None)
 
 
@@ -390,7 +417,7 @@ def _names_of_hugging_face(schema: pa.Schema, label: str | None) -> list[str] | 
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
@@ -403,4 +430,6 @@ def _parquet_images(file: Path, column: str) -> Iterator[bytes]:
                 content = content.get("bytes") if isinstance(content, dict) else content
                 if not content:
                     raise ValueError("a row holds the path of an image and not the image itself")
+                if len(content) > MAX_BYTES:
+                    raise ValueError(f"a row holds {len(content):,} bytes, at most {MAX_BYTES:,} are read")
                 yield content
