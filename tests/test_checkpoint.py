@@ -1,7 +1,6 @@
 """Models on disk: the same after loading, refused when changed, and never executed."""
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -78,9 +77,26 @@ class Bomb:
 def test_a_poisoned_training_state_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"training": Bomb()}, "state.pt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match=r"state\.pt: cannot be read: .*; remove it, and the training goes on without"):
         checkpoint.load_state(Path("state.pt"))
     assert not Path("exploded").exists()
+
+
+def test_a_damaged_training_state_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    checkpoint.save_state(path, {"a": torch.ones(100)})
+    whole = path.read_bytes()
+    torch.save([1], tmp_path / "list.pt")
+    for content in (
+        b"",
+        b"x" * 100,
+        whole[:300],
+        whole[:-1],
+        (tmp_path / "list.pt").read_bytes(),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"state\.pt: .*remove it"):
+            checkpoint.load_state(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

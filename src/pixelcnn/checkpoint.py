@@ -7,6 +7,7 @@ model.safetensors as it was written is the model's identity.
 """
 
 import hashlib
+import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,17 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """A training's state onto the CPU, without executing what the file holds; None where there is none."""
+    """A training's state onto the CPU, without executing what the file holds; None where there is none.
+
+    Raises ValueError for a file that no training has written, or that is damaged.
+    """
     if not path.exists():
         return None
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
+        reason = files.excerpt(str(error).partition(". ")[0]) or "it is empty"
+        raise ValueError(f"{path}: cannot be read: {reason}; remove it, and the training goes on without it") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: is not the state of a training; remove it, and the training goes on without it")
+    return state
