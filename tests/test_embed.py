@@ -88,6 +88,12 @@ def test_other_embeddings_have_another_hash(prepared: Path, tmp_path: Path) -> N
         ({"image": [0] * 56}, "split train: 40 rows, which are not images 0 ... 39 once each"),
         ({"split": ["train"] * 56}, "split train: 56 rows, which are not images 0 ... 39 once each"),
         ({"embedding": [[float("nan")]] * 56}, "split train: embeddings contain non-finite numbers"),
+        ({"embedding": [[1.0]] * 55 + [[1.0, 2.0]]}, r"embedding \(lists of one length\)"),
+        ({"embedding": [[[1.0]]] * 56}, "embedding .*: 2 axes"),
+        ({"embedding": [[1.0]] * 55 + [None]}, "embedding "),
+        ({"embedding": [["a"]] * 56}, "could not convert string"),
+        ({"embedding": [[]] * 56}, "embeddings of 0 numbers; all have one of 1 ... 65,536"),
+        ({"split": [0] * 56}, r"split \(text\)"),
     ],
 )
 def test_a_file_that_does_not_match_the_images_is_refused(
@@ -96,6 +102,28 @@ def test_a_file_that_does_not_match_the_images_is_refused(
     settings = user_file(tmp_path / "mine.parquet", **changed)
     with pytest.raises(ValueError, match=message):
         embeddings.from_file(settings, read_info(prepared))
+
+
+def test_embeddings_of_two_lengths_are_refused(prepared: Path, tmp_path: Path) -> None:
+    settings = user_file(tmp_path / "mine.parquet")
+    table = pq.read_table(tmp_path / "mine.parquet").to_pylist()
+    rows = [row | {"embedding": row["embedding"][: 2 if row["split"] == "test" else 3]} for row in table]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mine.parquet")
+    sha256 = hashlib.sha256((tmp_path / "mine.parquet").read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match="embeddings of 2 and 3 numbers"):
+        embeddings.from_file(settings.model_copy(update={"sha256": sha256}), read_info(prepared))
+
+
+def test_a_classifier_that_has_diverged_embeds_nothing(prepared: Path) -> None:
+    from pixelcnn.data.embedder import train_classifier
+
+    settings = Classifier(
+        source="classifier", dataset="plain", network="resnet18", dims=5, seed=0, steps=3, batch_size=8,
+        learning_rate=1e30,
+    )  # fmt: skip
+    embedder = train_classifier(settings, read_info(prepared), read_split(prepared, "train"), torch.device("cpu"))
+    with pytest.raises(FloatingPointError, match=r"of plain gives numbers that are not finite: .* lower learning_rate"):
+        embedder(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
 
 
 def test_a_file_that_has_changed_is_refused(prepared: Path, tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ class Classifier(Section):
     source: Literal["classifier"]
     dataset: Name  # whose images are embedded
     network: ResNet
-    dims: Count  # of an embedding: the features that the classes are read from
+    dims: Annotated[int, Field(ge=1, le=2**16)]  # of an embedding: the features that the classes are read from
     seed: Seed
     steps: Count
-    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation needs two images
+    batch_size: Annotated[int, Field(ge=2, le=2**16)]  # batch normalisation needs two images
     learning_rate: Positive
 
 

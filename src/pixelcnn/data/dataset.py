@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 CARD = "card.json"
+MAX_DIMS = 2**16  # of an embedding
 EMBEDDER = "embedder"  # the folder of what made the embeddings; a training copies it beside its model
 
 # Data sets prepared by an earlier release hold the old names of sources
@@ -56,7 +57,7 @@ class EmbeddingsInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dims: Annotated[int, Field(ge=1, le=2**16)]
+    dims: Annotated[int, Field(ge=1, le=MAX_DIMS)]
     origin: str
     sha256: str
 

@@ -118,7 +118,8 @@ class Embedder:
 
     @torch.no_grad()
     def __call__(self, images: Any, on_batch: Callable[[int], object] = lambda _: None) -> Tensor:
-        """The embeddings (N, D) float32 of images, on the CPU. Raises ValueError as pixelcnn.data.images.check_images.
+        """The embeddings (N, D) float32 of images, on the CPU. Raises ValueError as pixelcnn.data.images.check_images,
+        FloatingPointError for weights that give no numbers.
 
         on_batch: called with the number of images of each batch that is done.
         """
@@ -127,7 +128,13 @@ class Embedder:
         for batch in x.split(max(1, POSITIONS // math.prod(size))):
             parts.append(self.network(batch.to(device)).cpu())
             on_batch(len(batch))
-        return torch.cat(parts)
+        vectors = torch.cat(parts)
+        if not bool(torch.isfinite(vectors).all()):
+            raise FloatingPointError(
+                f"the embedder of {self.data.dataset} gives numbers that are not finite: its training has diverged; a "
+                "lower learning_rate of the classifier usually helps"
+            )
+        return vectors
 
     @torch.no_grad()
     def accuracy(self, embeddings: Tensor, labels: Tensor) -> float:
@@ -163,7 +170,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Embedder:
     network = Network(saved)
     try:
         network.load_state_dict(load_safetensors(weights), strict=True)
-    except (RuntimeError, SafetensorError, ValueError) as error:
+    except (RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{place / WEIGHTS}: {files.excerpt(str(error))}") from None
     return Embedder(network.to(device).eval(), saved)
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pixelcnn.data.config import Classifier, EmbeddingsFile
 from pixelcnn.data.dataset import (
     CARD,
+    MAX_DIMS,
     SPLITS,
     DatasetInfo,
     EmbeddingsInfo,
@@ -25,7 +26,7 @@ from pixelcnn.data.dataset import (
     read_split,
     write_info,
 )
-from pixelcnn.files import atomic, sha256_of
+from pixelcnn.files import atomic, excerpt, sha256_of
 from pixelcnn.progress import progress
 
 if TYPE_CHECKING:
@@ -71,21 +72,33 @@ def from_file(settings: EmbeddingsFile, info: DatasetInfo) -> Vectors:
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}: its columns are split, image (row there) and embedding")
-    return {name: _of_split(table, name, info.splits[name].num_images, path) for name in SPLITS}
+    vectors = {name: _of_split(table, name, info.splits[name].num_images, path) for name in SPLITS}
+    dims = {len(rows[0]) for rows in vectors.values()}
+    if len(dims) > 1 or not 1 <= min(dims) <= MAX_DIMS:
+        found = " and ".join(map(str, sorted(dims)))
+        raise ValueError(f"{path}: embeddings of {found} numbers; all have one of 1 ... {MAX_DIMS:,}")
+    return vectors
 
 
 def _of_split(table: pa.Table, name: SplitName, num: int, path: Path) -> npt.NDArray[np.float32]:
     """The embeddings (N, D) of one split's `num` images, sorted by image."""
-    rows = table.filter(pa.compute.equal(table["split"], name))
-    images = rows["image"].to_numpy()
+    try:
+        rows = table.filter(pa.compute.equal(table["split"], name))
+        images, lists = rows["image"].to_numpy(), np.asarray(rows["embedding"].to_pylist(), np.float32)
+        if lists.ndim != 2:
+            raise ValueError(f"{lists.ndim - 1} axes")
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: split {name}: columns are not split (text), image (number) and embedding (lists of one length): "
+            f"{excerpt(str(error))}"
+        ) from None
     if not np.array_equal(np.sort(images), np.arange(num)):
         raise ValueError(
             f"{path}: split {name}: {len(images):,} rows, which are not images 0 ... {num - 1:,} once each"
         )
-    vectors = np.asarray(rows["embedding"].to_pylist() if num else [], np.float32).reshape(num, -1)
-    if not np.isfinite(vectors).all():
+    if not np.isfinite(lists).all():
         raise ValueError(f"{path}: split {name}: embeddings contain non-finite numbers")
-    return vectors[np.argsort(images)]
+    return lists[np.argsort(images)]
 
 
 def write(vectors: Vectors, info: DatasetInfo, data: Path, out: Path, origin: str) -> EmbeddingsInfo:
