@@ -29,7 +29,7 @@ from pixelcnn.config import read_yaml
 from pixelcnn.data import image_files
 from pixelcnn.data.layouts import is_image
 from pixelcnn.evaluation.drift import FEWEST, DriftTest
-from pixelcnn.files import check_kept, sha256_of
+from pixelcnn.files import atomic, check_kept, excerpt, sha256_of
 from pixelcnn.tracking import drift as tests
 from pixelcnn.tracking.drift import Champion
 
@@ -51,7 +51,7 @@ class Incoming:
         return hashlib.sha256("".join(sorted(map(sha256_of, self.files))).encode()).hexdigest()
 
     def __str__(self) -> str:
-        refused = f", {len(self.refused):,} left out (the first: {self.refused[0]})" if self.refused else ""
+        refused = f", {len(self.refused):,} left out (the first: {excerpt(self.refused[0])})" if self.refused else ""
         return f"{len(self.files):,} images{refused}"
 
 
@@ -92,13 +92,14 @@ def drift(name: str, folder: str, add_to: str = "", alpha: float = ALPHA) -> Sta
         if reason := _untestable(incoming, champion):
             return Completed(message=reason)
         found, picture = tests.look(champion, incoming.images, PREPARED, alpha)
-        tests.keep(champion, found, picture, incoming.sha256)
+        place = _place(champion, add_to) if found.drifted else None
+        done = _add(incoming, place) if place else NOWHERE.format(champion.dataset)  # before the test is counted:
+        tests.keep(champion, found, picture, incoming.sha256)  # the same images are not tested, nor added, again
         create_markdown_artifact(page(champion, found, incoming, picture), key=f"drift-{name}", description=str(found))
         log.info("%s", found)
         if not found.drifted:
             return Completed(message=str(found))
-        place = _place(champion, add_to)
-        done, runs = (_add(incoming, place), _runs_on(place)) if place else (NOWHERE.format(champion.dataset), [])
+        runs = _runs_on(place) if place else []
         log.warning("%s", done)
     if runs:  # outside of the lock, which the retraining takes
         retrain(runs, return_state=True)  # whose failure is its own
@@ -164,7 +165,8 @@ def _add(incoming: Incoming, place: Path) -> str:
     for path in incoming.files:
         target = place / f"{sha256_of(path)[:32]}{path.suffix.lower()}"
         added += not target.exists()
-        shutil.copyfile(path, target)
+        with atomic(target) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file)
     return f"{added:,} images are added to {place}, and runs on them are trained"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from pixelcnn.evaluation.drift import FEWEST, ks_test
 from pixelcnn.evaluation.spending import level
 from pixelcnn.schemas import EvaluateReport, Score
 from tests.conftest import Build
+from tests.test_full_disk import no_file_above
 
 with warnings.catch_warnings():  # MLflow 3.17 warns of its own type hints when it is imported
     warnings.simplefilter("ignore")
@@ -126,6 +128,17 @@ def test_the_flow_tests_new_images_once_and_adds_those_that_drifted(
     Path("params.yaml").write_text("images: {noise: {path: own}}")
     Path("own/train").mkdir(parents=True)
     write("odd", model.sample(1, seed=3))
+    add = drift._add
+
+    def on_a_full_disk(*given: Any) -> str:
+        with no_file_above(30):
+            return add(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drift, "_add", on_a_full_disk)
+        with pytest.raises(OSError, match="File too large: 'own/train/"):
+            test("odd")
+    assert list(Path("own/train").iterdir()) == []  # and the test is not counted: the next one adds them
     assert test("odd")[1].endswith("5 images are added to own/train, and runs on them are trained")
     assert len(list(Path("own/train").iterdir())) == 5  # 30 files of which 4 differ, and a new one
     assert retrained == [["run on own/train"]]

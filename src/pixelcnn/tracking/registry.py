@@ -183,8 +183,10 @@ def fetch(uri: str) -> Path:
     Raises ValueError for an unknown name, alias or version; the message lists the known ones.
     """
     name, number = _found(store.existing(), uri)
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
-    return folder / Model.load(str(folder)).flavors["python_function"]["artifacts"]["model"]["path"]
+    # Not the whole version, into whose folder in the store MLflow would write its name, each time
+    described = Model.load(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}/MLmodel"))
+    path = described.flavors["python_function"]["artifacts"]["model"]["path"]
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}/{path}"))
 
 
 def test_bits(uri: str) -> np.ndarray:
