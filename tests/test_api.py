@@ -158,7 +158,21 @@ def test_an_auto_encoder_reconstructs_and_interpolates(small_model: Build) -> No
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.sample(0), "num: 0 is not a whole number of at least 1"),
+        (lambda m: m.sample(0), "num: 0 is not a whole number of 1 ... 1,000,000,000"),
+        (lambda m: m.sample(10**12), "num: 1000000000000 is not a whole number of 1 ... 1,000,000,000"),
+        (lambda m: m.reconstruct(m.sample(1), num=-1), "num: -1 is not a whole number"),
+        (lambda m: m.sample(1, cond="cat"), "cond: a str is not a tensor"),
+        (lambda m: m.sample(1, temperature="hot"), "temperature: 'hot' is not a number"),
+        (lambda m: m.sample(1, temperature=True), "temperature: True is not a number"),
+        (lambda m: m.complete(m.sample(1), None), "known: a NoneType is not a tensor"),
+        (lambda m: m.picture(m.sample(1), columns=0), "columns: 0 is not a whole number"),
+        (lambda m: m.nll(m.sample(1).to_sparse()), "images: uint8 .* without dense values is not"),
+        (lambda m: m.nll(m.sample(1).to("meta")), "images: uint8 .* without dense values is not"),
+        (
+            lambda m: m.nll(np.ma.masked_array(m.sample(1), mask=True)),
+            "images: an array with a mask, which would be lost",
+        ),
+        (lambda m: m.to("gpu"), "device: 'gpu': "),
         (lambda m: m.sample(1, seed=-1), r"seed: -1 is not a whole number of 0 ... 2147483647"),
         (lambda m: m.sample(1, temperature=0), "temperature: 0 is not a number"),
         (lambda m: m.complete(m.sample(2), np.ones((5, 8))), r"known: float64 \(5, 8\) is not bool \(5, 8\) or"),

@@ -53,7 +53,8 @@ def load(source: str | Path, device: str = "cpu") -> "Model":
     Executes nothing that the files hold, and needs MLflow and a network for the registry only. Raises ValueError for
     what is not there, and for weights that are not those that config.json names.
     """
-    inner = import_module("pixelcnn.checkpoint").load(folder_of(source), device)
+    on = import_module("pixelcnn.device").named(device)
+    inner = import_module("pixelcnn.checkpoint").load(folder_of(source), on)
     model: Model = import_module("pixelcnn.api").Model(inner)
     return model
 
@@ -65,7 +66,8 @@ def load_embedder(source: str | Path, device: str = "cpu") -> "Embedder":
     for the model (`model.sample(N, cond=...)`), also of images that no training has seen. Raises ValueError where there
     is none.
     """
-    embedder: Embedder = import_module("pixelcnn.data.embedder").load(folder_of(source), device)
+    on = import_module("pixelcnn.device").named(device)
+    embedder: Embedder = import_module("pixelcnn.data.embedder").load(folder_of(source), on)
     return embedder
 
 

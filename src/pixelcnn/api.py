@@ -20,6 +20,7 @@ from pixelcnn import checkpoint
 from pixelcnn import model as inner
 from pixelcnn.config import Given
 from pixelcnn.data.images import check_images
+from pixelcnn.device import named
 from pixelcnn.files import check_kept
 from pixelcnn.generation import completion, interpolation, sampling
 from pixelcnn.generation.grids import grid
@@ -28,6 +29,7 @@ from pixelcnn.nn.interfaces import Network
 
 BATCH_SIZE = 64  # images drawn together
 POSITIONS = 2**14  # pixels in one forward pass, to bound its memory: 16 images of 32x32
+MOST = 10**9  # images of one call
 MOST_SEEDS = 2**31  # as in params.yaml
 
 Evaluate = Callable[[Tensor, Tensor | None], Tensor]
@@ -95,7 +97,7 @@ class Model:
 
     def to(self, device: torch.device | str) -> "Model":
         """A copy of this model on a device."""
-        network = copy.deepcopy(self.inner.network).to(device)
+        network = copy.deepcopy(self.inner.network).to(named(device))
         return Model(replace(self.inner, network=network))
 
     def save(self, folder: Path | str) -> str:
@@ -139,10 +141,9 @@ class Model:
 
         temperature: below 1 sharpens every distribution. Raises ValueError without the condition that the model needs.
         """
-        if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
-            raise ValueError(f"num: {num!r} is not a whole number of at least 1")
-        given, generator = self._conditions(label, cond, int(num)), _generator(seed)
-        return sampling.sample(self.inner, int(num), generator, given, temperature, batch_size=BATCH_SIZE).cpu()
+        num = _count(num, "num")
+        given, generator = self._conditions(label, cond, num), _generator(seed)
+        return sampling.sample(self.inner, num, generator, given, temperature, batch_size=BATCH_SIZE).cpu()
 
     def complete(
         self,
@@ -159,7 +160,7 @@ class Model:
         """
         x = self._check(images)
         given, generator = self._conditions(label, cond, len(x)), _generator(seed)
-        known = torch.as_tensor(known)
+        known = _tensor(known, "known")
         return completion.complete(self.inner, x, known, generator, given, temperature, batch_size=BATCH_SIZE).cpu()
 
     # Codes
@@ -175,7 +176,7 @@ class Model:
 
         A squared-error decoder gives one image per code, (N, 1, C, H, W).
         """
-        x, seed = self._check(images), _seed(seed)
+        x, num, seed = self._check(images), _count(num, "num"), _seed(seed)
         return interpolation.reconstruct(self.inner, x, num, seed, temperature, batch_size=BATCH_SIZE)
 
     def interpolate(self, first: Any, last: Any, steps: int = 8, seed: int = 0, temperature: float = 1.0) -> Tensor:
@@ -187,6 +188,7 @@ class Model:
         a, b, seed = self._vectors(first, "first"), self._vectors(last, "last"), _seed(seed)
         if a.shape != b.shape:
             raise ValueError(f"first, last: {tuple(a.shape)} and {tuple(b.shape)} are not pairs")
+        steps = _count(steps, "steps")
         return interpolation.interpolate(self.inner, a, b, steps, seed, temperature, batch_size=BATCH_SIZE)
 
     # Pictures and classes
@@ -194,7 +196,8 @@ class Model:
     def picture(self, images: Any, columns: int | None = None) -> Image:
         """A grid of images as one enlarged PIL picture, which a notebook displays; by default about square."""
         x = self._check(images)
-        return grid(x, columns or math.ceil(math.sqrt(len(x))), self.levels)
+        wide = math.ceil(math.sqrt(len(x))) if columns is None else _count(columns, "columns")
+        return grid(x, wide, self.levels)
 
     def label(self, label: str | int) -> int:
         """The number of a class, given by its name or number. ValueError if the model has no such class."""
@@ -224,7 +227,7 @@ class Model:
             cond = self._labels(label)
         if cond is None:
             return None
-        cond, axes = torch.as_tensor(cond), 0 if self.given is Given.LABEL else 1  # of one condition
+        cond, axes = _tensor(cond, "cond"), 0 if self.given is Given.LABEL else 1  # of one condition
         cond = cond[None] if cond.ndim <= axes else cond
         cond = cond.expand(num, *cond.shape[1:]) if len(cond) == 1 else cond
         if len(cond) != num:
@@ -283,6 +286,19 @@ class Model:
     def _of_the_mean(self, nats: Tensor) -> Tensor:
         """-log of the mean over classes (the first axis) of probabilities that are given as -log p."""
         return math.log(len(self.classes)) - torch.logsumexp(-nats, 0)
+
+
+def _count(num: int, name: str) -> int:
+    if isinstance(num, bool) or not isinstance(num, int | np.integer) or not 1 <= num <= MOST:
+        raise ValueError(f"{name}: {num!r:.50} is not a whole number of 1 ... {MOST:,}")
+    return int(num)
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):  # by what it is not: a text, lists of several lengths, None
+        raise ValueError(f"{name}: a {type(values).__name__} is not a tensor or an array of numbers") from None
 
 
 def _seed(seed: int) -> int:

@@ -29,6 +29,16 @@ def default() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def named(device: torch.device | str) -> torch.device:
+    """The device of this name. Raises ValueError for one that PyTorch does not know or find here."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
+        raise ValueError(f"device: {device!r:.50}: {str(error).splitlines()[0]}") from None
+    return found
+
+
 def prepare(device: torch.device) -> None:
     """Set up this process's convolutions. float32 means float32: cuDNN's default, TF32, has 10 bits of mantissa of 23.
 

@@ -18,8 +18,10 @@ from pixelcnn import model as inner
 from pixelcnn import params
 from pixelcnn.api import Model
 from pixelcnn.config import check
+from pixelcnn.data.class_names import unique
 from pixelcnn.data.dataset import DatasetInfo, Split, SplitInfo, SplitName, fingerprint, image_hash
 from pixelcnn.data.images import check_images, shape_of
+from pixelcnn.data.layouts import MAX_CLASSES
 from pixelcnn.data.writer import channel_statistics, uniform
 from pixelcnn.params import Run
 from pixelcnn.training import setup
@@ -71,15 +73,17 @@ def fit(
     run = check(Run, _sections(like, model, likelihood, train) | {"description": "", "dataset": name}, "fit")
     if run.train.initial is not None:
         raise ValueError("train.initial: give the model itself, as `initial`")
-    if not 2 <= levels <= 256:
-        raise ValueError(f"levels: {levels} is not a number of 2 ... 256")
+    if initial is not None and not isinstance(initial, Model):
+        raise ValueError(f"initial: {initial!r:.50} is not a model; pixelcnn.load gives one")
+    if not isinstance(levels, int) or not 2 <= levels <= 256:
+        raise ValueError(f"levels: {levels!r:.50} is not a number of 2 ... 256")
     x, y, names = read(images, labels, levels, "images")
-    names = tuple(classes) if classes is not None else names
+    names = unique(list(map(str, classes)), "classes") if classes is not None else names
     if y is not None and int(y.max()) >= len(names):
         raise ValueError(f"classes: {len(names)} names for labels of 0 ... {int(y.max())}")
     splits = _splits(Split(x, y), validation, levels, run.train.seed)
     info = _describe(splits, name, names if y is not None else (), levels)
-    on = torch.device(device) if device is not None else devices.default()
+    on = devices.named(device) if device is not None else devices.default()
     with torch.random.fork_rng([on] if on.type == "cuda" else []):
         fresh = setup.fresh_model(run, info, on, splits["train"])
         if initial is not None:
@@ -184,13 +188,18 @@ def _items(dataset: Any, what: str) -> Iterator[Any]:
 def _labels(labels: Any, num: int, what: str) -> Tensor | None:
     if labels is None:
         return None
-    values = torch.as_tensor(np.asarray(labels))
-    if values.ndim != 1 or values.is_floating_point() or values.dtype == torch.bool or int(values.min()) < 0:
-        kind = f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
-        raise ValueError(f"labels: {kind} is not whole numbers (N,) of at least 0")
+    try:
+        values = np.asarray(labels)
+    except ValueError:  # lists of several lengths
+        values = np.empty((0, 0))
+    whole = f"whole numbers (N,) of 0 ... {MAX_CLASSES - 1}"
+    if values.ndim != 1 or values.dtype.kind not in "iu" or not values.size:
+        raise ValueError(f"labels: {values.dtype} {values.shape} is not {whole}")
     if len(values) != num:
         raise ValueError(f"labels: {len(values)} for {num} {what}")
-    return values.long()
+    if wrong := [number for number in (int(values.min()), int(values.max())) if not 0 <= number < MAX_CLASSES]:
+        raise ValueError(f"labels: {wrong[0]} is not one of {whole}")
+    return torch.from_numpy(values.astype(np.int64))
 
 
 def _splits(whole: Split, validation: Any, levels: int, seed: int) -> dict[SplitName, Split]:

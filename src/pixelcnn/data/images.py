@@ -56,12 +56,16 @@ def _as_tensor(images: Any, channels: int, levels: int, name: str) -> tuple[str,
             raise ValueError(f"{name}: a PIL image of mode {images.mode!r} is not one of {wanted}; convert it first")
         pixels = torch.from_numpy(np.array(images)).view(images.height, images.width, channels)
         return f"a PIL image of {images.width} x {images.height}", levels_of(pixels, levels, name).permute(2, 0, 1)
+    if isinstance(images, np.ma.MaskedArray):
+        return "an array with a mask, which would be lost,", None
     if isinstance(images, np.ndarray):
         is_number = images.dtype.kind in "buif" and images.dtype.itemsize <= 8
         found = f"{images.dtype} {images.shape}"
         return found, torch.from_numpy(np.array(images, images.dtype.newbyteorder("="))) if is_number else None
     if isinstance(images, Tensor):
-        return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}", images
+        found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        is_dense = images.layout == torch.strided and not images.is_meta
+        return found if is_dense else f"{found} without dense values", images if is_dense else None
     which = "an empty" if isinstance(images, list | tuple) and not images else "a"
     return f"{which} {type(images).__name__}", None
 

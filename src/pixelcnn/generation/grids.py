@@ -23,6 +23,8 @@ def grid(images: Tensor, columns: int, levels: int, row_names: Sequence[str] = (
 
     row_names: written to the left of the rows.
     """
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"images: {images.shape[1]} channels cannot be shown, only 1 or 3")
     pixels = greys(levels)[images.cpu().long()].expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
     num, height, width, _ = pixels.shape
     columns = min(columns, num)

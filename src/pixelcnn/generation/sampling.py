@@ -17,6 +17,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -176,8 +177,9 @@ def _filled_up(x: Tensor, num: int) -> Tensor:
 
 def check_temperature(temperature: float) -> float:
     """Raise ValueError for a temperature at which nothing can be drawn."""
-    if not COLDEST <= temperature <= HOTTEST:  # also false of nan
-        raise ValueError(f"temperature: {temperature} is not a number from {COLDEST:g} to {HOTTEST:g}")
+    is_number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not (is_number and COLDEST <= temperature <= HOTTEST):  # also false of nan
+        raise ValueError(f"temperature: {temperature!r:.50} is not a number from {COLDEST:g} to {HOTTEST:g}")
     return temperature
 
 
