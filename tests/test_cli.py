@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import pixelcnn
-from pixelcnn import cli, params
+from pixelcnn import cli, console, params
 from pixelcnn.cli import VERBS, completion, main, suite
 from tests.conftest import Refused
 
@@ -172,6 +173,24 @@ def test_a_closed_pipe_and_ctrl_c_end_in_silence_with_the_codes_that_shells_expe
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == -signal.SIGINT  # 130 in a shell
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_an_error_of_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        console.run(main)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: out of memory; fewer images, or smaller batches, need less: ")
 
 
 @pytest.mark.parametrize(

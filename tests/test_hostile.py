@@ -7,6 +7,7 @@ import os
 import pickle
 import tarfile
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -195,7 +196,7 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], str]] = {
         ("data", "levels", [None, [], "8", 0, 1, -8, 257, 1e300]),
         ("data", "shape", [None, [], "1x2x3", [1, 2], [0, 4, 6], [1, -4, 6], [1, 10**9, 6], [None] * 3, [[1], 4, 6]]),
         ("data", "dataset", ["../../evil", "a\nb", "digits@champion", "_unsent", "", "a'b", "x" * 61, None, 5, "A", "a/b"]),  # noqa: E501
-        ("data", "classes", [None, 5]),
+        ("data", "classes", [None, 5, ["\x1b[2Jcat"], ["a\nb"], [""], ["x" * 101]]),
         ("data", "fingerprints", [None, []]),
         ("data", "embedding_dims", [-1, 10**9]),
         ("model", "num_layers", [100_000, 10**20, 0, None, "2", []]),
@@ -229,6 +230,32 @@ def test_a_config_that_describes_no_model_is_refused_at_once(
         pixelcnn.load(model_folder)
     assert time.monotonic() - began < 10
     assert all(line.isprintable() for line in files.message(error.value).splitlines())
+
+
+def test_reading_a_file_takes_the_memory_of_the_file_and_not_of_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(1000))
+    tracemalloc.start()
+    try:
+        assert files.read_bytes(tmp_path / "a", at_most=2**34) == bytes(1000)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("model_folder")
+def test_a_name_that_acts_on_a_terminal_is_no_image(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (b"\x1b[2J.png", b"\xff.png"):
+        Path(os.fsdecode(b"in/" + name)).parent.mkdir(exist_ok=True)
+        Path(os.fsdecode(b"in/" + name)).write_bytes(b"")
+    with pytest.raises(SystemExit):
+        main(["score", "m", "in"])
+    said = capsys.readouterr()
+    assert said.err.count("has characters that do not belong in the name of a file") == 2
+    assert all(line.isprintable() for line in (said.out + said.err).splitlines())
+
+
+def test_a_card_from_elsewhere_is_printed_without_what_acts_on_a_terminal() -> None:
+    assert files.printable("# a\n\x1b]0;b\x07\u202ec") == "# a\n ]0;b  c"
 
 
 def rehashed(folder: Path, content: bytes) -> None:

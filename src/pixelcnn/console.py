@@ -4,8 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from pixelcnn.files import message
+
+NO_MEMORY = "DefaultCPUAllocator: "  # of PyTorch, in a plain RuntimeError
 
 
 def run(main: Callable[[], object]) -> None:
@@ -23,9 +26,22 @@ def run(main: Callable[[], object]) -> None:
         _end_by(signal.SIGINT)
     except BrokenPipeError:
         _end_by(signal.SIGPIPE)
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        sys.exit(2)
+    except (ValueError, OSError, FloatingPointError) as error:
+        _fail(message(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        _fail(f"out of memory; fewer images, or smaller batches, need less: {message(error)}")
+
+
+def _fail(text: str) -> NoReturn:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or PyTorch got no memory, on a GPU or for the CPU."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error)
 
 
 def _end_by(number: signal.Signals) -> None:

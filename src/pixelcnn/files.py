@@ -33,9 +33,16 @@ def excerpt(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
+def printable(text: str) -> str:
+    """A text of several lines from elsewhere, such as a model's card, without characters that act on a terminal."""
+    return "\n".join(ACTING.sub(" ", line) for line in text.split("\n"))
+
+
 def message(error: BaseException) -> str:
     """What a command prints of an error: not a word that acts on a terminal, and no more than a screen can hold."""
-    denied = _who_may(Path(str(error.filename)).absolute()) if isinstance(error, PermissionError) else ""
+    denied = (
+        _who_may(Path(str(error.filename)).absolute()) if isinstance(error, PermissionError) and error.filename else ""
+    )
     lines = [ACTING.sub(" ", line[: 10 * LONGEST]) for line in f"{error}{denied}".split("\n", MOST_LINES + 1)]
     rest = ["..."] if len(lines) > MOST_LINES else []
     return "\n".join(lines[:MOST_LINES] + rest) or type(error).__name__
@@ -218,7 +225,7 @@ def read_bytes(path: Path, at_most: int) -> bytes:
         if status.st_size > at_most:
             raise ValueError(f"{path}: {status.st_size:,} bytes, at most {at_most:,} are read")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(at_most)
+            return file.read(status.st_size)  # whose memory Python takes first, so not that of `at_most`
     finally:
         os.close(descriptor)
 

@@ -343,7 +343,7 @@ def _drawing(parser: Parser) -> None:
 
 
 def _batch_size(parser: Parser, what: str) -> None:
-    parser.add_argument("--batch-size", type=count, default=64, help=f"{what} (default: %(default)s)")
+    parser.add_argument("--batch-size", type=batch, default=64, help=f"{what} (default: %(default)s)")
 
 
 def _device(parser: Parser, default: str = "a GPU if there is one") -> None:
@@ -355,14 +355,23 @@ def _device(parser: Parser, default: str = "a GPU if there is one") -> None:
 
 def count(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return _whole(text, 10**9)
+
+
+def batch(text: str) -> int:
+    """Images at a time, as many as in params.yaml."""
+    return _whole(text, 2**16)
+
+
+def _whole(text: str, most: int) -> int:
+    if not text.isdecimal() or len(text) > 20 or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 ... {most:,}")
     return int(text)
 
 
 def seed(text: str) -> int:
     """A whole number of 0 ... 2**31 - 1, as in params.yaml."""
-    if not text.isdecimal() or int(text) >= 2**31:
+    if not text.isdecimal() or len(text) > 20 or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 ... {2**31 - 1}")
     return int(text)
 

@@ -13,7 +13,7 @@ import pixelcnn
 from pixelcnn import params, pretrained
 from pixelcnn.cli.arguments import REGISTERED
 from pixelcnn.config import quoted
-from pixelcnn.files import new_folder, write_text
+from pixelcnn.files import new_folder, printable, write_text
 
 if TYPE_CHECKING:
     from pixelcnn.tracking import registry
@@ -79,7 +79,7 @@ def _show(model: str) -> None:
         return
     version = registry.describe(uri(model))
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
-    print(f"{version.name} version {version.version}{aliases}, run {version.run}\n\n{version.card}")
+    print(f"{version.name} version {version.version}{aliases}, run {version.run}\n\n{printable(version.card)}")
 
 
 def _download(address: str, out: Path | None) -> None:

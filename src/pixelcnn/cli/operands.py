@@ -15,7 +15,7 @@ from torch import Tensor
 
 import pixelcnn
 from pixelcnn import api, device
-from pixelcnn.config import Given
+from pixelcnn.config import Given, quoted
 from pixelcnn.data import image_files
 from pixelcnn.data.config import Resized
 from pixelcnn.data.dataset import CARD, SPLITS, Split, SplitName, read_info, read_split
@@ -24,7 +24,7 @@ from pixelcnn.data.embedder import Embedder
 from pixelcnn.data.images import check_images
 from pixelcnn.data.importing import fit
 from pixelcnn.data.layouts import counted, is_image
-from pixelcnn.files import check_name, excerpt
+from pixelcnn.files import ACTING, check_name, excerpt
 from pixelcnn.model import Model
 from pixelcnn.spelling import hint
 
@@ -53,7 +53,10 @@ class Images:
 
 def load_model(text: str, on: str | None) -> Model:
     """The model that MODEL means, on the device of this name: by default a GPU if there is one."""
-    return pixelcnn.load(text, str(chosen_device(on))).inner
+    model = pixelcnn.load(text, str(chosen_device(on))).inner
+    if model.shape[0] not in (1, 3):
+        raise ValueError(f"MODEL: of images of {model.shape[0]} channels, and files of images have 1 or 3")
+    return model
 
 
 def chosen_device(name: str | None) -> torch.device:
@@ -112,6 +115,8 @@ def _each(files: Sequence[tuple[Path, str]], read: Callable[[Path, Note], Tensor
     for path, name in files:
         noted: list[str] = []
         try:
+            if ACTING.search(name):  # it is printed, and becomes a name of files
+                raise ValueError(f"IMAGES: {quoted(str(path))} has characters that do not belong in the name of a file")
             images.append(read(path, noted.append))
         except FileNotFoundError:
             faults.append(f"{path}: no such file")
