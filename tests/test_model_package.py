@@ -1,6 +1,7 @@
 """Packing a run as one folder and registering it elsewhere; an incomplete run or folder is refused before writing."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -242,9 +243,27 @@ def without_scores(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(content))
 
 
+def endless_seed(folder: Path) -> None:
+    content = json.loads((folder / "run.json").read_text())
+    content["params"]["run"]["train"]["seed"] = 10**30
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+def card_of_another_file(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("/etc/hostname")
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
+        (
+            endless_seed,
+            "packed/run.json: params.run.train.seed: Input should be less than 2147483648; pack the run again",
+        ),
+        (card_of_another_file, "packed/README.md: is a link or a device; a package has plain files only"),
+        (lambda folder: os.mkfifo(folder / "x"), "packed/x: is a link or a device; a package has plain files only"),
+        (lambda folder: (folder / f"{RUN}.png").write_bytes(b"GIF89a"), f"packed/{RUN}.png: is not an image of PNG"),
         (lambda folder: (folder / f"{RUN}.png").unlink(), f"packed: no {RUN}.png there; pack the run again"),
         (lambda folder: (folder / f"{RUN}.parquet").unlink(), f"packed: no {RUN}.parquet there; pack the run again"),
         (lambda folder: (folder / "run.json").write_text("{"), "packed/run.json: not JSON: "),

@@ -25,9 +25,10 @@ import torch
 from pydantic import AliasPath, Field
 
 from pixelcnn import checkpoint, files
-from pixelcnn.config import Name
+from pixelcnn.config import Name, Seed
 from pixelcnn.data.dataset import CARD as CARD_OF_DATA
 from pixelcnn.data.dataset import EMBEDDER, read_info, read_rows
+from pixelcnn.data.decoding import MAX_BYTES, decode_picture
 from pixelcnn.evaluation.nll import nll
 from pixelcnn.generation.grids import drawn_by
 from pixelcnn.likelihoods.base import bits_per_dim, check_nll
@@ -51,7 +52,7 @@ class PackedRun(Report):
     params: dict[str, Any]  # not migrated, so nothing but the seed is read
     scores: EvaluateReport
     train: TrainReport
-    seed: int = Field(validation_alias=AliasPath("params", "run", "train", "seed"), exclude=True)
+    seed: Seed = Field(validation_alias=AliasPath("params", "run", "train", "seed"), exclude=True)
 
 
 @dataclass(frozen=True)
@@ -191,14 +192,25 @@ def pack(name: str, params: Params, model: Path, reports: Path, out: Path) -> No
         files.write_text(part / CARD, f"{package.card}\n")
 
 
+def _check_plain(folder: Path) -> None:
+    """Raise ValueError for a link in a package, whose target would be copied to a registry that others read, and for
+    what is neither a file nor a folder.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path}: is a link or a device; a package has plain files only; {REMEDY}")
+
+
 def unpack(folder: Path) -> ModelPackage:
     """The package that `pack` wrote into a folder. Raises ValueError for any other folder, and for changed files."""
     if not (folder / RUN).is_file():
         raise ValueError(f"{folder}: no {RUN} there; `pixelcnn models pack RUN -o FOLDER` makes such a folder of a run")
+    _check_plain(folder)
     packed = PackedRun.read(folder / RUN, REMEDY)
     card, nll, samples = (folder / file for file in (CARD, f"{packed.run}.parquet", f"{packed.run}.png"))
     missing = [file.name for file in (card, nll, samples) if not file.is_file()]
     if missing:
         raise ValueError(f"{folder}: no {', '.join(missing)} there; {REMEDY}")
     check_scores(packed.scores, nll, checkpoint.read_config(folder).weights_sha256, REMEDY)
+    decode_picture(files.read_bytes(samples, MAX_BYTES), str(samples), None, formats=("PNG",))
     return ModelPackage(folder, packed.run, packed.seed, _text(card), packed.scores, nll, samples)
