@@ -405,7 +405,7 @@ def test_damaged_archives_write_nothing_and_no_file_is_overwritten(refused: Refu
     refused("--label: missing", "compress", "labels", "given", "-o", "c.pxc")
     refused("--label: this model is not class-conditional", "compress", "grey", "given", "--label=cat", "-o", "c.pxc")
     refused("needs the code of each image", "compress", "autoencoder", "given", "-o", "c.pxc")
-    refused("a second image of the name 00000", "compress", "grey", "given", "given", "-o", "c.pxc")
+    refused("a second image named 00000", "compress", "grey", "given", "given", "-o", "c.pxc")
     assert not Path("c.pxc").exists()
 
 
@@ -439,5 +439,5 @@ def test_compress_refuses_names_that_decompress_would(name: str, refused: Refuse
 def test_two_images_of_one_name_are_refused_where_each_gets_a_file(line: str, refused: Refused) -> None:
     run("sample grey --num 2 -o one")
     shutil.copytree("one", "two")
-    refused("a second image of the name 00000", *line.split())
+    refused("a second image named 00000", *line.split())
     assert not Path("done").exists()

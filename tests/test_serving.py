@@ -171,7 +171,7 @@ def test_values_out_of_range_are_a_bad_request(
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [({"inputs": [1, 2, 3]}, "images: uint8 (3,) is not uint8 (N, 1, 4, 6)"), ({"inputs": []}, "images: a list"),
+    [({"inputs": [1, 2, 3]}, "images: uint8 (3,) is not uint8 (N, 1, 4, 6)"), ({"inputs": []}, "list is not a tensor"),
      ({"inputs": [[1], [2, 3]]}, "inhomogeneous shape"), ({"images": []}, "exactly one of the input fields")],
 )  # fmt: skip
 def test_a_body_without_a_batch_of_images_is_a_bad_request(client: TestClient, body: object, message: str) -> None:
