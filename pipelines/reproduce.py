@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from pipelines import graph, servers, work
+from pixelcnn.files import message
 
 NOTHING = "nothing to do: DVC finds every stage up to date"
 
@@ -41,8 +42,8 @@ def run(call: Callable[[], Any]) -> None:
     servers.guard()
     try:
         state = call()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:  # OSError: no permission, a full disk, a store that does not answer
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

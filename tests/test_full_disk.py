@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pixelcnn import checkpoint, files
-from pixelcnn.cli import main, output
+from pixelcnn.cli import main, output, score
 from pixelcnn.data import image_files
 from pixelcnn.generation.grids import save_grid
 from pixelcnn.tracking.records import Record
@@ -85,6 +86,23 @@ def test_decompress_may_be_repeated_after_the_disk_was_full(model_folder: Path) 
     assert there(model_folder / "back") == []
     main(["decompress", "m", "a.pxc", "-o", "back"])
     assert len(there(model_folder / "back")) == 40
+
+
+def test_maps_may_be_drawn_again_after_the_disk_was_full(model_folder: Path) -> None:
+    drawn, draw = [], score.save_grid
+
+    def failing(path: Path, *given: Any) -> None:
+        with no_file_above(10 if len(drawn) == 7 else 10**9):
+            draw(path, *given)
+        drawn.append(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "save_grid", failing)
+        with pytest.raises(SystemExit):
+            main(["score", "m", "given", "--map", "maps"])
+    assert there(model_folder / "maps") == []
+    main(["score", "m", "given", "--map", "maps"])
+    assert len(there(model_folder / "maps")) == 40
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:

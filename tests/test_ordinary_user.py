@@ -5,11 +5,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
+from pipelines import reproduce
 from pixelcnn import console, stages
 from pixelcnn.cli import main
+from pixelcnn.stages import register
 from pixelcnn.tracking import records, store
 from pixelcnn.tracking.records import Record
 
@@ -86,3 +91,26 @@ def test_records_of_other_users_are_left_to_them() -> None:
     theirs, mine = (Record.create({"experiment": "a", "over": False, "time": n}) for n in range(2))
     theirs.folder.chmod(0o555)
     assert [record.folder for record in records.every()] == [mine.folder]
+
+
+def test_a_store_whose_disk_is_full_is_an_error_of_the_stage_register(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise MlflowException("(sqlite3.OperationalError) database or disk is full", TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setattr(register.registry, "register", full)
+    monkeypatch.setattr(register, "of_run", lambda *_: None)
+    monkeypatch.setattr(
+        stages, "read_params", lambda: SimpleNamespace(promotion=SimpleNamespace(min_gain=0, confidence=0))
+    )
+    monkeypatch.setattr(sys, "argv", ["register", "a", "--model", "m", "--reports", "r", "--out", "a.json"])
+    assert "MLflow at sqlite:///mlflow.db does not answer: (sqlite3.Op" in error_of(register.main, capsys)
+
+
+def test_a_pipeline_without_permission_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir(mode=0o555)
+    with pytest.raises(SystemExit) as end:
+        reproduce.run(lambda: Path("mine/new").mkdir())
+    assert end.value.code == 2
+    assert "Permission denied: 'mine/new'; " in capsys.readouterr().err

@@ -4,7 +4,8 @@ Shapes: N images, C channels, H rows, W columns.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -44,13 +45,20 @@ def note_if_slow(model: Model, coding: bool = False) -> None:
 def write_images(folder: Path, images: dict[str, Tensor], levels: int) -> None:
     """Write each image (C, H, W) as NAME.png, from which `pixelcnn.data.image_files.read` returns the same integers.
 
-    Where one cannot be written, those before it are removed, so that the command can be repeated.
+    All of them or, where one cannot be written, none.
     """
-    made: list[Path] = []
-    try:
+    with all_or_none() as made:
         for name, image in images.items():
             made.append(folder / f"{name}.png")
             image_files.write(made[-1], image, levels)
+
+
+@contextmanager
+def all_or_none() -> Iterator[list[Path]]:
+    """A list for the files that a command makes: after an exception they are removed, so that it can be repeated."""
+    made: list[Path] = []
+    try:
+        yield made
     except BaseException:
         for path in made:
             path.unlink(missing_ok=True)

@@ -107,6 +107,8 @@ def _write_maps(
     if out.suffix:
         save_grid(out, torch.cat(pairs), 2, 256, names)
     else:
-        for stem, pair in zip(given.stems, pairs, strict=True):
-            save_grid(out / f"{stem}.png", pair, 2, 256)
+        with output.all_or_none() as made:
+            for stem, pair in zip(given.stems, pairs, strict=True):
+                made.append(out / f"{stem}.png")
+                save_grid(made[-1], pair, 2, 256)
     print(f"{out}: each image, and its bits per pixel from 0 (black) to {most:.1f} or more (white)")

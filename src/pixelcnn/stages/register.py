@@ -8,7 +8,7 @@ nothing: of many trials, compared on one test split, some would become champion 
 
 from pixelcnn import checkpoint, stages
 from pixelcnn.schemas import RegisterReport
-from pixelcnn.tracking import registry
+from pixelcnn.tracking import registry, store
 from pixelcnn.tracking.model_package import ModelPackage, of_run
 
 
@@ -25,7 +25,8 @@ def main() -> None:
         report = _not_registered(package, stages.experiment())
         print(f"{args.name}: not registered: {report.reason}")
     else:
-        report = registry.register(package, params.promotion.min_gain, params.promotion.confidence)
+        with store.answering():
+            report = registry.register(package, params.promotion.min_gain, params.promotion.confidence)
         aliases = ", ".join(report.aliases) or "no alias"
         print(f"{args.name}: {report.name} version {report.version} ({aliases}): {report.reason}")
     report.write(args.out)
