@@ -288,8 +288,12 @@ class Model:
         return math.log(len(self.classes)) - torch.logsumexp(-nats, 0)
 
 
+def _is_whole(value: Any, allowed: range) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) in allowed
+
+
 def _count(num: int, name: str) -> int:
-    if isinstance(num, bool) or not isinstance(num, int | np.integer) or not 1 <= num <= MOST:
+    if not _is_whole(num, range(1, MOST + 1)):
         raise ValueError(f"{name}: {num!r:.50} is not a whole number of 1 ... {MOST:,}")
     return int(num)
 
@@ -302,7 +306,7 @@ def _tensor(values: Any, name: str) -> Tensor:
 
 
 def _seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < MOST_SEEDS:
+    if not _is_whole(seed, range(MOST_SEEDS)):
         raise ValueError(f"seed: {seed!r} is not a whole number of 0 ... {MOST_SEEDS - 1}")
     return int(seed)
 

@@ -152,11 +152,12 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    remedy = "remove it, and the training goes on without it"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
         reason = files.excerpt(str(error).partition(". ")[0]) or "it is empty"
-        raise ValueError(f"{path}: cannot be read: {reason}; remove it, and the training goes on without it") from None
+        raise ValueError(f"{path}: cannot be read: {reason}; {remedy}") from None
     if not isinstance(state, dict):
-        raise ValueError(f"{path}: is not the state of a training; remove it, and the training goes on without it")
+        raise ValueError(f"{path}: is not the state of a training; {remedy}")
     return state

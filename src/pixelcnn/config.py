@@ -34,6 +34,7 @@ DEEPEST = 30  # levels of nesting
 DEEPER = {"SequenceStartEvent": 1, "MappingStartEvent": 1, "SequenceEndEvent": -1, "MappingEndEvent": -1}
 MAX_WEIGHTS = 2**31  # of a network
 LONGEST_CLASS = 100  # characters of a class's name
+MAX_DIMS = 2**16  # of an embedding
 MOST_FAULTS = 100  # that are reported of a file
 _REPR = Repr()  # of values in messages: a few lines of YAML with aliases may stand for gigabytes
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 2 * LONGEST
@@ -66,6 +67,7 @@ Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
 Shape = tuple[Annotated[int, Field(ge=1, le=16, strict=True)], Side, Side]  # of images: channels, rows, columns
 Levels = Annotated[int, Field(ge=2, le=256, strict=True)]  # of a sub-pixel, a byte
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Dims = Annotated[int, Field(ge=1, le=MAX_DIMS)]  # of an embedding
 Batch = Annotated[int, Field(gt=0, le=2**16)]  # images at a time
 Count = Annotated[int, Field(gt=0, le=10**9)]
 # Sizes of networks, far beyond what anybody trains: a file of a few bytes must not ask for all memory there is

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pixelcnn import architectures, likelihoods
-from pixelcnn.config import Architecture, ClassName, Given, Levels, Name, Shape
+from pixelcnn.config import MAX_DIMS, Architecture, ClassName, Given, Levels, Name, Shape
 from pixelcnn.config import Likelihood as LikelihoodSection
 from pixelcnn.data.dataset import DatasetInfo, Split
 from pixelcnn.likelihoods.base import Likelihood
@@ -28,7 +28,7 @@ class Data:
     levels: Levels
     classes: tuple[ClassName, ...]
     fingerprints: dict[str, str]  # of the pixels of each split
-    embedding_dims: Annotated[int, Field(ge=0, le=2**16, strict=True)] = 0
+    embedding_dims: Annotated[int, Field(ge=0, le=MAX_DIMS, strict=True)] = 0
     embedding_sha256: str = ""
 
     @classmethod

@@ -363,17 +363,15 @@ def batch(text: str) -> int:
     return _whole(text, 2**16)
 
 
-def _whole(text: str, most: int) -> int:
-    if not text.isdecimal() or len(text) > 20 or not 1 <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 ... {most:,}")
+def _whole(text: str, most: int, least: int = 1) -> int:
+    if not text.isdecimal() or len(text) > 20 or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} ... {most:,}")
     return int(text)
 
 
 def seed(text: str) -> int:
     """A whole number of 0 ... 2**31 - 1, as in params.yaml."""
-    if not text.isdecimal() or len(text) > 20 or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 ... {2**31 - 1}")
-    return int(text)
+    return _whole(text, 2**31 - 1, least=0)
 
 
 def temperature(text: str) -> float:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from pixelcnn.config import Count, Name, Positive, Section, Seed, Sha256, Side, not_one_of
+from pixelcnn.config import Count, Dims, Name, Positive, Section, Seed, Sha256, Side, not_one_of
 from pixelcnn.data import sources
 from pixelcnn.files import check_kept
 
@@ -112,7 +112,7 @@ class Classifier(Section):
     source: Literal["classifier"]
     dataset: Name  # whose images are embedded
     network: ResNet
-    dims: Annotated[int, Field(ge=1, le=2**16)]  # of an embedding: the features that the classes are read from
+    dims: Dims  # the features that the classes are read from
     seed: Seed
     steps: Count
     batch_size: Annotated[int, Field(ge=2, le=2**16)]  # batch normalisation needs two images

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pixelcnn.config import RENAMED, ClassName, Levels, Name, Shape
+from pixelcnn.config import RENAMED, ClassName, Dims, Levels, Name, Shape
 from pixelcnn.files import MAX_JSON, check_name, excerpt, read_bytes, write_text
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 CARD = "card.json"
-MAX_DIMS = 2**16  # of an embedding
 EMBEDDER = "embedder"  # the folder of what made the embeddings; a training copies it beside its model
 
 # Data sets prepared by an earlier release hold the old names of sources
@@ -57,7 +56,7 @@ class EmbeddingsInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dims: Annotated[int, Field(ge=1, le=MAX_DIMS)]
+    dims: Dims
     origin: str
     sha256: str
 

@@ -15,10 +15,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelcnn import files
-from pixelcnn.config import ClassName, Levels, Name, Section, Sha256, Shape, check
+from pixelcnn.config import ClassName, Dims, Levels, Name, Section, Sha256, Shape, check
 from pixelcnn.data.config import Classifier, ResNet
 from pixelcnn.data.dataset import EMBEDDER, DatasetInfo, Split
 from pixelcnn.data.images import check_images
@@ -56,7 +56,7 @@ class Config(Section):
 
     format: Literal[1]
     network: ResNet
-    dims: Annotated[int, Field(ge=1, le=2**16)]
+    dims: Dims
     data: Data
 
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixelcnn.config import MAX_DIMS
 from pixelcnn.data.config import Classifier, EmbeddingsFile
 from pixelcnn.data.dataset import (
     CARD,
-    MAX_DIMS,
     SPLITS,
     DatasetInfo,
     EmbeddingsInfo,
