@@ -7,10 +7,11 @@ was killed continues in the same folder.
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from pipelines import graph
-from pixelcnn.config import read_yaml
+from pixelcnn.config import NUM_SEEDS, read_yaml
 from pixelcnn.params import Run
 from pixelcnn.tracking import registry, store
 
@@ -19,8 +20,13 @@ FILES = ("dvc.yaml", ".dvcignore")
 
 
 def new_seed(run: Run) -> int:
-    """One more than the run's seed in params.yaml and those of all versions of its registered model."""
-    return max([run.train.seed, *registry.seeds(run.dataset + run.model.task)]) + 1
+    """One more than the run's seed in params.yaml and those of all versions of its registered model.
+
+    The smallest that is not among them where that would be no seed any more.
+    """
+    used = {run.train.seed, *registry.seeds(run.dataset + run.model.task)}
+    highest = max(used)
+    return highest + 1 if highest + 1 < NUM_SEEDS else next(seed for seed in count() if seed not in used)
 
 
 def prepare(name: str, seed: int, target: str) -> Path:

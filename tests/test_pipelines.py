@@ -16,6 +16,8 @@ import psutil
 import pytest
 
 from pipelines import artifacts, challenger, child, graph, locks, servers
+from pixelcnn import params
+from tests.conftest import DEMO
 
 # Four stages without requirements; `a` and `b` are independent, `join` depends on both
 DVC_YAML = """
@@ -303,3 +305,15 @@ def test_tables_and_pictures_among_the_outs_become_artifacts(project: Path, monk
     (out / "other.json").write_text(json.dumps({}))
     artifacts.publish(graph.Stage("report@x", (), "", graph.Policy(), (out, project / "missing.png")))
     assert made == {"report-nll-x": "| a |", "report-grid": "![grid](data:image/png;base64,iVBORw==)"}
+
+
+@pytest.mark.parametrize(
+    ("own", "registered", "seed"), [(3, [], 4), (0, [5, 2], 6), (2**31 - 1, [], 0), (1, [2**31 - 1, 0], 2)]
+)
+def test_a_challenger_has_a_seed_that_no_version_has(
+    own: int, registered: list[int], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = params.load(DEMO).run("digits-gated")
+    run = run.model_copy(update={"train": run.train.model_copy(update={"seed": own})})
+    monkeypatch.setattr(challenger.registry, "seeds", lambda _: registered)
+    assert challenger.new_seed(run) == seed

@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from pixelcnn import params
 from pixelcnn.cli import main
-from pixelcnn.files import EMPTIED, check_kept
+from pixelcnn.files import EMPTIED, check_kept, check_writable
 from tests.conftest import DEMO
 
 ROOT = Path(__file__).parent.parent
@@ -92,3 +92,8 @@ def test_other_places_are_accepted(place: str, capsys: pytest.CaptureFixture[str
         content = YAML(typ="safe").load(DEMO)
         content["datasets"]["digits"]["download"]["origin"] = origin
         params.parse(content, "p")
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_work() -> None:
+    with pytest.raises(OSError, match=r"'/proc/x\.csv'"):
+        check_writable(Path("/proc/x.csv"))

@@ -247,6 +247,14 @@ def test_the_summary_fits_a_terminal_and_names_samples_and_page(reports: Path) -
     assert text.splitlines()[-1] == "  report"
 
 
+def test_a_description_cannot_act_on_the_terminal(reports: Path) -> None:
+    params = report_files.params()
+    acting = params.runs[GATED].model_copy(update={"description": "\x1b[2JGated\u202e"})
+    text = results.summary(reports, params.model_copy(update={"runs": params.runs | {GATED: acting}}))
+    assert "[2JGated" in text
+    assert not {"\x1b", "\u202e"} & set(text)
+
+
 def test_the_summary_shows_what_is_there_and_names_what_is_missing(reports: Path) -> None:
     for file in (
         f"train/{GATED}.json",

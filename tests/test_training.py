@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -230,6 +231,9 @@ def test_more_steps_continue_the_trunk_and_the_same_ones_start_anew(small_model:
     assert [step for step, _ in logged] == list(range(1, 17)), "its curve is whole"
     assert logged[5][1].keys() > {"validation_bits_per_dim"}
     assert [row["step"] for row in branch.rows] == list(range(1, 17))
+    seconds = [row["seconds"] for row in branch.rows]
+    rates = [4 / max(after - before, 0.01) for before, after in pairwise([0.0, *seconds])]
+    assert [metrics["images_per_second"] for _, metrics in logged] == pytest.approx(rates), "each since the one before"
     (tmp_path / "whole").mkdir()
     whole, _ = fitted(small_model, tmp_path / "whole", 16, longer)
     assert torch.equal(weights(branch.training), weights(whole.training))

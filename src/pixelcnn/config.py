@@ -74,7 +74,8 @@ Count = Annotated[int, Field(gt=0, le=10**9)]
 Layers = Annotated[int, Field(gt=0, le=1000)]
 Channels = Annotated[int, Field(gt=0, le=2**14)]
 Width = Annotated[int, Field(gt=0, lt=128)]  # of a kernel
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+NUM_SEEDS = 2**31
+Seed = Annotated[int, Field(ge=0, lt=NUM_SEEDS)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]  # of samples
 Positive = Annotated[float, Field(gt=0)]

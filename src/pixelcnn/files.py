@@ -10,6 +10,7 @@ import pwd
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -202,10 +203,14 @@ def check_kept(path: Path) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Before any work: raise PermissionError where this process may not make a file or folder of this path."""
+    """Before any work: raise OSError where this process cannot make a file or folder of this path."""
     folder = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.isdir(each))  # noqa: PTH112
     if not may_write(folder):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # /proc and the like take no files, whatever their permissions
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
 
 
 def may_write(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from pixelcnn.config import Given
 from pixelcnn.data.dataset import DatasetInfo
+from pixelcnn.files import printable
 from pixelcnn.params import Params, Run
 from pixelcnn.reporting.published import PublishedRow, published
 from pixelcnn.reporting.reports import (
@@ -281,7 +282,7 @@ def summary(reports: Path, params: Params) -> str:
         parts.append(
             "\n".join(["Missing; `dvc repro` makes all of it, `dvc repro STAGE@NAME` one", *_by_stage(missing)])
         )
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def _by_stage(stages: list[str]) -> list[str]:

@@ -191,8 +191,8 @@ class Fit:
         """
         total, quiet = self.training.settings.steps, None if self.world.is_rank0 else True
         if logger and self.continues_trunk:
-            for row in self.rows:
-                logger.metrics(_metrics(row), int(row["step"]))
+            for before, row in zip([None, *self.rows[:-1]], self.rows, strict=True):
+                logger.metrics(_metrics(row, before), int(row["step"]))
         bar = tqdm(total=total, initial=self.training.step, desc=self.name, unit="step", disable=quiet)
         left, size, device = total - self.training.step, self.training.settings.batch_size, self.training.model.device
         self.say(f"{left:,} steps of batch size {size} on {len(images):,} images, {hardware(device)}")
@@ -244,10 +244,12 @@ class Fit:
         row = dict(zip(COLUMNS, (step.step, seen, round(seconds, 2), step.learning_rate, loss), strict=False))
         if step.validation is not None:
             row[COLUMNS[-1]] = step.validation
+        before = self.rows[-1] if self.rows else None
         self.rows.append(row)
         if logger is None:
             return
-        logger.metrics(_metrics(row), step.step)
+        metrics = _metrics(row, before)
+        logger.metrics(metrics, step.step)
         self.mention_micro_batch()
         best = self.training.best_bits_per_dim
         validated = "" if math.isinf(best) else f", validation {best:.3f}"
@@ -257,7 +259,7 @@ class Fit:
             validated = "" if step.validation is None else f", validation {step.validation:.4f}"
             self.say(
                 f"step {step.step} of {self.training.settings.steps}: train {loss:.4f}{validated} bits/dim, "
-                f"{seen / seconds:.0f} images/s"
+                f"{metrics['images_per_second']:.0f} images/s"
             )
 
     def mention_micro_batch(self) -> None:
@@ -355,10 +357,11 @@ def hardware(device: torch.device) -> str:
     return f"{num} CPU {'core' if num == 1 else 'cores'} ({platform.machine()})"
 
 
-def _metrics(row: Mapping[str, float]) -> dict[str, float]:
-    """A row of the curve as points of the logger's curves."""
+def _metrics(row: Mapping[str, float], before: Mapping[str, float] | None) -> dict[str, float]:
+    """A row of the curve as points of the logger's curves; images/s since the row before it."""
     points = {name: value for name, value in row.items() if name in COLUMNS[3:]}
-    return points | {"images_per_second": row["images_seen"] / max(row["seconds"], 0.01)}
+    images, seconds = (row[name] - (before[name] if before else 0) for name in ("images_seen", "seconds"))
+    return points | {"images_per_second": images / max(seconds, 0.01)}
 
 
 def _csv(rows: list[dict[str, float]]) -> str:
