@@ -93,7 +93,7 @@ def test_the_runs_on_the_images_that_grew_are_retrained(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text((SUITES / "images.yaml").read_text())
     [entry] = params.load(Path("params.yaml")).images.values()
-    assert drift._runs_on(Path(entry.path) / "train") == ["photographs-gated", "photographs-gated-label"]
+    assert drift._runs_on(Path(entry.path) / "train") == ["photographs-finetuned", "photographs-finetuned-label"]
     assert drift._runs_on(Path("elsewhere")) == []
 
 

@@ -351,7 +351,7 @@ def test_the_stage_writes_data_and_report_and_says_what_it_did(
     monkeypatch.setattr(sys, "argv", ["import", "photographs", "--out", "out", "--report", "reports/a.json"])
     importlib.import_module("pixelcnn.stages.import").main()
     assert Path("reports/a.json").read_bytes() == Path("out/card.json").read_bytes()
-    assert "photographs: 60 images of 3 x 24 x 24" in capsys.readouterr().out
+    assert "photographs: 60 images of 3 x 32 x 32" in capsys.readouterr().out
     shutil.rmtree("photographs")
     monkeypatch.setattr(sys, "argv", ["check", "--out", "reports/check.txt"])
     with pytest.raises(ValueError, match=r"images\.photographs\.path: 'photographs': no such file or folder"):

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from pixelcnn import checkpoint
-from pixelcnn.model import Model
+from pixelcnn import checkpoint, params, pretrained
+from pixelcnn.cli.suite import SUITES
+from pixelcnn.model import Data, Model, build
 from pixelcnn.params import Run
 from pixelcnn.reporting.reports import cost
 from pixelcnn.schemas import Initial, Trained, TrainReport
@@ -67,3 +68,14 @@ def test_other_weights_than_those_of_the_hash_are_refused_with_the_hash_to_write
         started(small_model(1), "nobody", "0" * 64)
     with pytest.raises(ValueError, match=r"^runs\.second\.train\.initial: gated_pixelcnn has other weights than"):
         started(small_model(1, num_layers=3), "first", trained[1])
+
+
+def test_the_bundled_weights_from_which_suites_start_are_those_they_name_and_fit() -> None:
+    found = 0
+    for path in sorted(SUITES.glob("*.yaml")):
+        for name, run in params.load(path).runs.items():
+            if run.train.initial and run.train.initial.model in pretrained.folders():
+                data = Data(run.dataset, (3, 32, 32), 256, ("bird", "dog"), {})
+                assert train._initial(run, name, build(run.model, run.likelihood, data), World(0, 1)) is not None
+                found += 1
+    assert found, "the suite `images` has some"

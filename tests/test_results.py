@@ -211,6 +211,7 @@ def test_the_model_card_shows_scores_cost_and_origin(reports: Path, exact: bool)
     described = check(ModelConfig, sections, "config.json")
     train, scores = reported.read_train(reports, GATED), reported.read_evaluate(reports, GATED)
     card = model_card("Gated, plain", described, info, scores, train)
+    assert card.startswith("Gated, plain (gated_pixelcnn), trained on CIFAR-10.\n")
     assert f"| validation | {'' if exact else '≤ '}3.0349 | 0.0087 | 1234 |" in card
     assert ("upper bound" in card) is not exact
     assert "15.3 M parameters. Training: 78.0 min, 2 CPU cores; 6.4 k images; 602 TFLOP." in card

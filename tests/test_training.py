@@ -248,10 +248,31 @@ def test_a_training_starts_from_the_weights_of_another_model(small_model: Build)
     assert start_from(model, trained) == []
     x = images(model, 2)
     assert torch.equal(model.nll(x), trained.nll(x))
-    of_classes = small_model(3, "label")
-    random = start_from(of_classes, trained)
-    assert random == [name for name in of_classes.network.state_dict() if "cond" in name]
-    assert random
+
+
+@pytest.mark.parametrize("condition", ["label", "label-map"])
+def test_a_conditional_model_starts_with_the_outputs_of_an_unconditional_one(
+    small_model: Build, condition: str
+) -> None:
+    trained, model = small_model(3), small_model(3, condition)
+    for weight in trained.network.parameters():
+        weight.data.add_(0.1)
+    new = start_from(model, trained)
+    assert new == [name for name in model.network.state_dict() if "cond" in name]
+    x, labels = images(model, 2), torch.tensor([0, 2])
+    assert torch.equal(model.nll(x, labels), trained.nll(x))
+    model.nll(x, labels).sum().backward()
+    learning = [
+        name for name, weight in model.network.named_parameters() if weight.grad is not None and weight.grad.any()
+    ]
+    assert any("cond" in name for name in learning)
+
+
+def test_a_condition_with_another_map_starts_without_what_layers_made_of_the_old_one(small_model: Build) -> None:
+    trained, model = small_model(3, "label"), small_model(3, "label-map")
+    start_from(model, trained)
+    x = images(model, 2)
+    assert torch.equal(model.nll(x, torch.tensor([0, 1])), model.nll(x, torch.tensor([2, 2])))
 
 
 def test_other_weights_than_those_of_the_condition_are_refused_with_their_names(small_model: Build) -> None:

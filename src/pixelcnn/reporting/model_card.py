@@ -25,7 +25,8 @@ def model_card(
 ) -> str:
     """The card of the model that `described` (its config.json) and the run's reports describe; `what` is the title."""
     mark = "" if train.exact else "≤ "
-    lines = [f"**{what}** ({described.model.name}), trained on {info.title}.", ""]
+    # The first line is plain, since MLflow's list of versions shows the source
+    lines = [f"{what} ({described.model.name}), trained on {info.title}.", ""]
     lines += ["| split | bits/dim | standard error | images |", "|---|---|---|---|"]
     lines += [
         f"| {split} | {mark}{score.bits_per_dim:.4f} | {_error(score)} | {score.num_images} |"

@@ -109,11 +109,11 @@ def _initial(run: Run, name: str, model: Model, world: World) -> Initial | None:
         found = checkpoint.read_config(folder).weights_sha256
         if found != expected:
             raise ValueError(f"weights_sha256 is {expected}, but {source} has weights of sha256 {found}; write that")
-        random = setup.start_from(model, checkpoint.load(folder))
+        new = setup.start_from(model, checkpoint.load(folder))
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     if world.is_rank0:
-        rest = f"; random: {', '.join(random)}" if random else ""
+        rest = f"; it lacks the {len(new)} weights of this condition" if new else ""
         print(f"{name}: starting from the weights of {source} ({found[:12]}){rest}", flush=True)
     spent = checkpoint.read_trained(folder)
     images_seen, flops = (spent.images_seen, spent.flops) if spent else (None, None)

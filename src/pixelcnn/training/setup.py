@@ -44,10 +44,12 @@ def fresh_model(run: Run, info: DatasetInfo, device: torch.device, data: Split) 
 
 
 def start_from(model: Model, initial: Model) -> list[str]:
-    """Initialise a model with the weights of a trained one; returns the names of the weights that stay random.
+    """Initialise a model with the weights of a trained one; returns the names of the weights that it does not have.
 
-    Only those of the conditioning may: a model of other classes, or of none, is still a start. Raises ValueError with
-    the names and shapes of all other weights that do not match.
+    Only those of the conditioning may be missing: a model of other classes, or of none, is still a start. They are zero
+    where a layer takes in the condition, so that a model of none starts with the very outputs of the trained one; what
+    makes a map of the condition stays random. Raises ValueError with the names and shapes of all other weights that do
+    not match.
     """
     if (initial.data.levels, initial.shape[0]) != (model.data.levels, model.shape[0]):
         raise ValueError(
@@ -66,13 +68,23 @@ def start_from(model: Model, initial: Model) -> list[str]:
         rest = len(refused) - MOST_NAMES
         some = ", ".join(refused[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
         raise ValueError(f"{initial.config.name} has other weights than {model.config.name}: {some}")
-    model.network.load_state_dict({name: theirs[name] for name in ours if name not in other}, strict=False)
+    is_new_map = any(map(_makes_condition, other))  # what layers do with the old one means nothing then
+    zero = [
+        name for name in ours if (name in other or is_new_map) and _of_condition(name) and not _makes_condition(name)
+    ]
+    known = {name: theirs[name] for name in ours if name not in other}
+    model.network.load_state_dict(known | {name: torch.zeros_like(ours[name]) for name in zero}, strict=False)
     return list(other)
 
 
 def _of_condition(name: str) -> bool:
     """Whether a weight belongs to what a network is conditioned on: `condition.…`, `layers.0.cond_vertical.…`."""
     return any(part.startswith("cond") for part in name.split("."))
+
+
+def _makes_condition(name: str) -> bool:
+    """Whether a weight belongs to what makes the condition's map, rather than to a layer that takes it in."""
+    return name.startswith("condition.")
 
 
 def what_decides_the_weights(run: Run) -> dict[str, Any]:
