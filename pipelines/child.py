@@ -48,9 +48,9 @@ class StageError(RuntimeError):
     def __init__(self, stage: str, code: int):
         self.stage, self.code = stage, code
         meaning = {
-            BUG: "exit code 1: a bug, whose traceback stands above",
-            STOPPED: "ended before its time; the next run goes on from its checkpoint",
-            TIME_LIMIT: "ended after the minutes that dvc.yaml allows; the next run goes on from its checkpoint",
+            BUG: "exit code 1: a bug; its traceback is above",
+            STOPPED: "was stopped; the next run resumes from its checkpoint",
+            TIME_LIMIT: "was stopped after the minutes that dvc.yaml allows; the next run resumes from its checkpoint",
         }
         super().__init__(f"{stage}: {meaning.get(code, f'exit code {code}, see above')}")
 

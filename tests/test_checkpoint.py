@@ -77,7 +77,7 @@ class Bomb:
 def test_a_poisoned_training_state_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"training": Bomb()}, "state.pt")
-    with pytest.raises(ValueError, match=r"state\.pt: cannot be read: .*; remove it, and the training goes on without"):
+    with pytest.raises(ValueError, match=r"state\.pt: cannot be read: .*; remove it, and the training starts over"):
         checkpoint.load_state(Path("state.pt"))
     assert not Path("exploded").exists()
 

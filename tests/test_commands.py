@@ -288,7 +288,7 @@ def test_a_bad_file_hides_no_other(refused: Refused, capsys: pytest.CaptureFixtu
     Path("given/broken.png").write_text("no image")
     Image.new("L", (5, 4)).save("given/z.png")
     refused(
-        "error: 2 of 4 files cannot be used; --skip-bad goes on without them\ngiven/broken.png: ",
+        "error: 2 of 4 files cannot be used; --skip-bad leaves them out\ngiven/broken.png: ",
         "score",
         "grey",
         "given",

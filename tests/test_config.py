@@ -1,4 +1,4 @@
-"""params.yaml: every fault is named by its full path, what stands there and what was expected, before any work."""
+"""params.yaml: every fault is named by its full path, what is there and what was expected, before any work."""
 
 from pathlib import Path
 from typing import Any

@@ -152,7 +152,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    remedy = "remove it, and the training goes on without it"
+    remedy = "remove it, and the training starts over"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:

@@ -1,7 +1,7 @@
 """What every section of params.yaml is made of: the base class, shared types, and errors that name the key.
 
 Sections are frozen, strict and without defaults: a default here would be a value that DVC cannot see change, so every
-value stands in params.yaml. No torch here, so that a command that only reads params.yaml starts at once.
+value is in params.yaml. No torch here, so that a command that only reads params.yaml starts at once.
 """
 
 import re
@@ -211,7 +211,7 @@ def quoted(value: Any) -> str:
 
 
 def _path(loc: tuple[int | str, ...], content: Any) -> str:
-    """A key's path as it stands in the file: without the tags of unions, which pydantic puts after their key."""
+    """A key's path as written in the file: without the tags of unions, which pydantic puts after their key."""
     parts = []
     for part in loc:
         is_mapping = isinstance(content, dict)

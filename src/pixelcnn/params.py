@@ -1,6 +1,6 @@
 """The schema of params.yaml: the union of all sections. A stage reads what dvc.yaml names under its `params`.
 
-What runs have in common stands once, under `shared`; a run holds what differs, and `load` puts the two together:
+What runs have in common is written once, under `shared`; a run holds what differs, and `load` puts the two together:
 
     shared: {train: {learning_rate: 0.003, ...}}
     runs: {mine: {train: {steps: 600}, ...}, another: {train: {steps: 600, learning_rate: 0.001}, ...}}
@@ -252,7 +252,7 @@ class Params(Section):
 def load(path: Path) -> Params:
     """The checked content of params.yaml.
 
-    Raises ValueError with a line for each unknown, missing or mistyped key: its full path, what stands there and what
+    Raises ValueError with a line for each unknown, missing or mistyped key: its full path, what is there and what
     was expected.
     """
     return parse(read_yaml(path), str(path))

@@ -131,7 +131,7 @@ def _each(files: Sequence[tuple[Path, str]], read: Callable[[Path, Note], Tensor
     if faults and len(files) == 1:
         raise ValueError(report)
     if faults and (not skip_bad or not images):
-        raise ValueError(f"{some}{'; --skip-bad goes on without them' if images else ''}\n{report}")
+        raise ValueError(f"{some}{'; --skip-bad leaves them out' if images else ''}\n{report}")
     if faults:
         print(f"note: {some} and are left out\n{report}", file=sys.stderr)
     if changes:

@@ -98,7 +98,7 @@ def import_images(name: str, settings: Images, out: Path, workers: int) -> tuple
         channel_means=means,
         channel_deviations=deviations,
         comparable=False,
-        comparable_reason="images of one's own",
+        comparable_reason="your own images",
         licence=settings.licence,
         citation=settings.citation,
         homepage="",

@@ -23,7 +23,7 @@ INKS = {"light": "#3a3833", "dark": "#c9c5bb"}
 COLOURS = "inferno"  # of bits: few are dark
 WIDTH = 560  # pixels of a row of images, about
 BINS = 60
-Legend = Literal["upper right", "best"]  # where it stands
+Legend = Literal["upper right", "best"]  # its place
 
 
 @dataclass(frozen=True)

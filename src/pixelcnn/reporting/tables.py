@@ -128,7 +128,7 @@ def runs_of(params: Params, dataset: str) -> dict[str, Run]:
 def _others(info: DatasetInfo) -> tuple[list[Row], str]:
     """The published rows on the same images; where there are none, the remark that says why."""
     if not info.comparable:
-        return [], f"Not comparable, so no published row stands here: {info.comparable_reason}."
+        return [], f"Not comparable with published results: {info.comparable_reason}."
     rows = [_published_row(row) for row in published(info.source)]
     return rows, "" if rows else "Nothing is published on these images: all rows were measured here."
 
