@@ -46,6 +46,12 @@ def misspell(content: Any) -> None:
     content["runs"]["digits-gated"]["model"]["name"] = "gated_pixelcn"
 
 
+def classes_of_a_texture(content: Any) -> None:
+    content["datasets"]["digits"]["download"]["source"] = "texture"
+    content["runs"] = {"digits-gated": content["runs"]["digits-gated"]}
+    content["runs"]["digits-gated"]["model"]["condition"] = "label"
+
+
 def add_key(section: str) -> Callable[[Any], None]:
     def edit(content: Any) -> None:
         content[section][KEY] = next(iter(content[section].values()))
@@ -57,6 +63,10 @@ def add_key(section: str) -> Callable[[Any], None]:
     ("edit", "message"),
     [
         (misspell, "error: params.yaml: runs.digits-gated.model.name: 'gated_pixelcn' is not one of "),
+        (
+            classes_of_a_texture,
+            "error: params.yaml: runs.digits-gated.model.condition: 'label' needs labels, but digits has none; change",
+        ),
         (add_key("datasets"), f"error: params.yaml: datasets.{KEY}: '{KEY}' is refused: "),
         (add_key("runs"), f"error: params.yaml: runs.{KEY}: '{KEY}' is refused: "),
     ],

@@ -86,6 +86,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("embeddings.faces", {}, r"embeddings\.faces\.source: missing"),
     ("embeddings.faces", FILE | {"sha256": "12"}, r"embeddings\.faces\.sha256: '12' is refused: string should match"),
     ("embeddings.faces", FILE | {"dataset": "x"}, r"embeddings\.faces\.dataset: 'x' is not one of datasets: digits"),
+    (
+        f"{GATED}.model.condition",
+        "embedding",
+        rf"{GATED}\.model\.condition: 'embedding' needs embeddings, but digits has none; its dataset is an entry of",
+    ),
     ("embeddings.digits", FILE, r"embeddings\.digits: the name of a data set"),
 ]
 

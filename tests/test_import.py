@@ -352,10 +352,19 @@ def test_the_stage_writes_data_and_report_and_says_what_it_did(
     importlib.import_module("pixelcnn.stages.import").main()
     assert Path("reports/a.json").read_bytes() == Path("out/card.json").read_bytes()
     assert "photographs: 60 images of 3 x 32 x 32" in capsys.readouterr().out
-    shutil.rmtree("photographs")
     monkeypatch.setattr(sys, "argv", ["check", "--out", "reports/check.txt"])
+    check = importlib.import_module("pixelcnn.stages.check").main
+    check()
+    shutil.rmtree("photographs")
+    write(Path("photographs"), {f"{n}.png": content for n, content in enumerate(pngs().values())})
+    with pytest.raises(
+        ValueError,
+        match=r"runs\.photographs-finetuned-label\.model\.condition: 'label' needs labels, but photographs has",
+    ):
+        check()
+    shutil.rmtree("photographs")
     with pytest.raises(ValueError, match=r"images\.photographs\.path: 'photographs': no such file or folder"):
-        importlib.import_module("pixelcnn.stages.check").main()
+        check()
 
 
 # Files of the field: what each gives as an operand (RGB and grey models), and as training data

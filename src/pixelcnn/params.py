@@ -19,6 +19,7 @@ from pixelcnn.config import (
     Batch,
     Count,
     Fraction,
+    Given,
     Likelihood,
     Name,
     Positive,
@@ -237,6 +238,12 @@ class Params(Section):
         for key, name, known in named:
             if name not in known:
                 raise ValueError(f"{key}.dataset: {quoted(name)} is not one of datasets: {', '.join(known)}")
+        for key, run in self.runs.items():
+            if run.model.given is Given.EMBEDDING and run.dataset not in self.embeddings:
+                raise ValueError(
+                    f"runs.{key}.model.condition: {quoted(run.model.condition)} needs embeddings, but {run.dataset} "
+                    "has none; its dataset is an entry of `embeddings`"
+                )
         for heading, names, others in (
             ("images", self.images, [*self.datasets]),
             ("embeddings", self.embeddings, self.prepared),
