@@ -269,8 +269,8 @@ def test_a_conditional_model_starts_with_the_outputs_of_an_unconditional_one(
 
 
 def test_a_condition_with_another_map_starts_without_what_layers_made_of_the_old_one(small_model: Build) -> None:
-    trained, model = small_model(3, "label"), small_model(3, "label-map")
-    start_from(model, trained)
+    trained, model = small_model(3, "label-map", height=16, width=16), small_model(3, "label-map")
+    assert all(name.startswith("condition.") for name in start_from(model, trained)), "layers take in as many features"
     x = images(model, 2)
     assert torch.equal(model.nll(x, torch.tensor([0, 1])), model.nll(x, torch.tensor([2, 2])))
 
