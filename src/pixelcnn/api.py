@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pixelcnn import checkpoint
 from pixelcnn import model as inner
-from pixelcnn.config import Given
+from pixelcnn.config import NUM_SEEDS, Given
 from pixelcnn.data.images import check_images
 from pixelcnn.device import named
 from pixelcnn.files import check_kept
@@ -30,7 +30,6 @@ from pixelcnn.nn.interfaces import Network
 BATCH_SIZE = 64  # images drawn together
 POSITIONS = 2**14  # pixels in one forward pass, to bound its memory: 16 images of 32x32
 MOST = 10**9  # images of one call
-MOST_SEEDS = 2**31  # as in params.yaml
 
 Evaluate = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -306,8 +305,8 @@ def _tensor(values: Any, name: str) -> Tensor:
 
 
 def _seed(seed: int) -> int:
-    if not _is_whole(seed, range(MOST_SEEDS)):
-        raise ValueError(f"seed: {seed!r} is not a whole number of 0 ... {MOST_SEEDS - 1}")
+    if not _is_whole(seed, range(NUM_SEEDS)):
+        raise ValueError(f"seed: {seed!r} is not a whole number of 0 ... {NUM_SEEDS - 1}")
     return int(seed)
 
 
